@@ -1,0 +1,41 @@
+# make quickstart   everything once, on synthetic data: install, slice, train both stages, evaluate
+# make test         install, then the whole test suite
+# make lint         ruff's checks and its formatting
+# A second call reuses .venv; `make clean` removes it and what quickstart wrote.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: quickstart test lint install clean
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Everything quickstart writes; git ignores it.
+OUT := quickstart
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11" if not (3, 10) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+quickstart: install
+	rm -rf $(OUT)
+	$(RUN) data/preprocess/synthetic.py --data-root $(OUT)/data --dt-file synthetic.pkl
+	$(RUN) data/preprocess/h36m.py --n-frames 27 --data-root $(OUT)/data --dt-file synthetic.pkl
+	$(RUN) train_firststage.py --config configs/quickstart/first.yaml --new-checkpoint $(OUT)/stage1
+	$(RUN) train_twostage.py --config configs/quickstart/tiny.yaml --new-checkpoint $(OUT)/stage2 \
+		--stage1-checkpoint $(OUT)/stage1/best_epoch.pth.tr
+	$(RUN) train.py --eval-only --config configs/quickstart/tiny.yaml --checkpoint $(OUT)/stage2 \
+		--report $(OUT)/report.json
+
+test: install
+	$(RUN) -m pytest
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(OUT)

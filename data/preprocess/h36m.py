@@ -1,0 +1,34 @@
+"""Cut Human3.6M's videos into clips: the published pickle -> data/motion3d/H36M-{T}/."""
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from data.h36m import slice_h36m
+from lib.errors import UserError, run_main
+from lib.files import find_path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n-frames", type=int, default=243, help="frames of a clip (243)")
+    parser.add_argument(
+        "--data-root", default="data/motion3d", help="folder of the pickle and clips"
+    )
+    parser.add_argument("--dt-file", default="h36m_sh_conf_cam_source_final.pkl", help="the pickle")
+    options = parser.parse_args()
+    if options.n_frames < 1:
+        raise UserError(f"--n-frames {options.n_frames}: a clip has at least one frame")
+
+    root = find_path(options.data_root)
+    directory = root / f"H36M-{options.n_frames}"
+    counts = slice_h36m(root / options.dt_file, directory, options.n_frames)
+    clips = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(f"{directory}: {clips} clips of {options.n_frames} frames")
+
+
+if __name__ == "__main__":
+    run_main(main)

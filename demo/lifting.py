@@ -1,0 +1,66 @@
+"""Lifting a track of any length with a model that takes clips of T frames.
+
+The clips overlap and are blended by weight, so no time is stretched and nothing jumps where one
+clip ends; a track shorter than T is continued by reflection and cut back.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Lifter(Protocol):
+    """What lifting needs to know of a model."""
+
+    n_frames: int  # T
+
+    def lift(self, clips: np.ndarray) -> np.ndarray:
+        """(N, T, 17, 3) x, y on the normalised screen, confidence -> (N, T, 17, 3)."""
+        ...
+
+
+def reflected(index: np.ndarray, length: int) -> np.ndarray:
+    """Indices of any range -> 0 .. length - 1, running back and forth: … 2 1 0 1 2 …"""
+    if length == 1:
+        return np.zeros_like(index)
+    period = 2 * (length - 1)
+    index = np.abs(index) % period
+    return np.where(index < length, index, period - index)
+
+
+def clip_frames(length: int, n_frames: int) -> np.ndarray:
+    """The frame each position of each clip shows, (N, T); the clips overlap by half.
+
+    The last one ends with the track. A track shorter than T stands in the middle of one clip;
+    the positions before and after it hold indices below 0 and from `length` on.
+    """
+    if length <= n_frames:
+        starts = np.array([-((n_frames - length) // 2)])
+    else:
+        stride = max(1, n_frames // 2)
+        starts = np.append(np.arange(0, length - n_frames, stride), length - n_frames)
+    return starts[:, None] + np.arange(n_frames)
+
+
+def blend_weights(n_frames: int) -> np.ndarray:
+    """(T,) weight of each position: a triangle, for a clip knows least about its ends."""
+    ramp = np.arange(1, n_frames + 1)
+    return np.minimum(ramp, ramp[::-1]).astype(np.float64)
+
+
+def lift_track(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:
+    """(F, 17, 3) x, y on the normalised screen, confidence -> (F, 17, 3), root at 0."""
+    length, n_frames = len(screen), lifter.n_frames
+    frames = clip_frames(length, n_frames)
+    weights = blend_weights(n_frames)
+    total, weight = np.zeros((length, *screen.shape[1:])), np.zeros(length)
+    for start in range(0, len(frames), clips_at_once):
+        chunk = frames[start : start + clips_at_once]
+        poses = lifter.lift(screen[reflected(chunk, length)])
+        # Each clip root-relative before the blend: clips may disagree about the root.
+        poses = poses - poses[..., :1, :]
+        for shown, pose in zip(chunk, poses, strict=True):
+            inside = (shown >= 0) & (shown < length)
+            total[shown[inside]] += weights[inside, None, None] * pose[inside]
+            weight[shown[inside]] += weights[inside]
+    return (total / weight[:, None, None]).astype(np.float32)

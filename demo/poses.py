@@ -1,0 +1,64 @@
+"""What the demo computes: 2D keypoints and 3D poses of each person in each frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.skeleton import H36M
+
+
+@dataclass(frozen=True)
+class Poses:
+    """P people, F frames, 17 joints of lib.skeleton.H36M.
+
+    persons: (P,) numbers, 1 the first to appear in the video.
+    keypoints_2d: (P, F, 17, 3): x and y in pixels, confidence; 0: not seen, filled in.
+    pose_3d: (P, F, 17, 3): x right, y down, z away from the camera; root at 0.
+    pose_world: (P, F, 17, 3): x right, y away from the camera, z up, the floor at z = 0.
+    Lengths are like millimetres: scaled, once for each person and the whole video, to a body of
+    average size. A single camera does not know true sizes.
+    """
+
+    persons: np.ndarray
+    keypoints_2d: np.ndarray
+    pose_3d: np.ndarray
+    pose_world: np.ndarray
+    fps: float
+    size: tuple[int, int]  # width, height of the video
+    camera_pitch: float  # degrees the camera looks down
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(P, F, 17)"""
+        return self.keypoints_2d[..., 2]
+
+    @property
+    def num_frames(self) -> int:
+        return self.keypoints_2d.shape[1]
+
+
+def bone_lengths(pose: np.ndarray) -> np.ndarray:
+    """(..., 17, 3) -> (..., 16), bone k ending at joint k + 1."""
+    ends = pose[..., list(H36M.bone_children), :] - pose[..., list(H36M.bone_parents), :]
+    return np.linalg.norm(ends, axis=-1)
+
+
+def fixed_lengths(pose: np.ndarray) -> np.ndarray:
+    """(F, 17, 3) -> (16,): each bone's median length, left and right made equal."""
+    lengths = np.median(bone_lengths(pose), axis=0)
+    mirror = [H36M.flip_order[child] - 1 for child in H36M.bone_children]
+    return (lengths + lengths[mirror]) / 2
+
+
+def fit_bones(pose: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+    """The same bone directions with constant bone lengths, (F, 17, 3) -> (F, 17, 3).
+
+    lengths: (16,), `fixed_lengths` by default. The root stays where it is.
+    """
+    lengths = fixed_lengths(pose) if lengths is None else lengths
+    fitted = pose.copy()
+    for (parent, child), length in zip(H36M.bones, lengths, strict=True):
+        bone = pose[:, child] - pose[:, parent]
+        norm = np.maximum(np.linalg.norm(bone, axis=-1, keepdims=True), 1e-9)
+        fitted[:, child] = fitted[:, parent] + bone / norm * length
+    return fitted

@@ -1,0 +1,55 @@
+"""The One-Euro filter: steady when the body is still, prompt when it moves.
+
+Source: Casiez, Roussel and Vogel 2012, "1 € Filter". Positions are filtered in units of the body's
+size, so the same numbers serve a small and a large person, in pixels and in millimetres.
+"""
+
+import numpy as np
+
+MIN_CUTOFF = 1.5  # Hz, of a body at rest: lower is steadier
+BETA = 3.0  # per (body size / second): higher follows fast motion with less delay
+DERIVATIVE_CUTOFF = 1.0  # Hz
+
+
+def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
+    ratio = 2 * np.pi * cutoff * seconds
+    return ratio / (ratio + 1)
+
+
+class OneEuro:
+    """Filters points (..., D) that arrive one after another."""
+
+    def __init__(self, scale: float, min_cutoff: float = MIN_CUTOFF, beta: float = BETA) -> None:
+        """scale: the body's size in the units of the points."""
+        self._scale, self._min_cutoff, self._beta = max(scale, 1e-9), min_cutoff, beta
+        self._points: np.ndarray | None = None
+        self._speed: np.ndarray | float = 0.0
+
+    def __call__(self, points: np.ndarray, seconds: float) -> np.ndarray:
+        """The points' filtered position, `seconds` after the last call."""
+        if self._points is None:
+            self._points = points.astype(np.float64)
+            return points.copy()
+        speed = (points - self._points) / (seconds * self._scale)
+        self._speed += _gain(DERIVATIVE_CUTOFF, seconds) * (speed - self._speed)
+        # One cutoff for a point, not one a coordinate: otherwise the filter would bend its path.
+        pace = np.linalg.norm(self._speed, axis=-1, keepdims=True)
+        gain = _gain(self._min_cutoff + self._beta * pace, seconds)
+        self._points = self._points + gain * (points - self._points)
+        return self._points.astype(points.dtype)
+
+
+def smooth_track(keypoints: np.ndarray, fps: float) -> np.ndarray:
+    """(F, J, 3) -> the same, smoothed without delay: the mean of a pass forth and one back.
+
+    The confidences stay as they are.
+    """
+    xy = keypoints[..., :2]
+    scale = float(np.median(np.ptp(xy, axis=1).max(axis=-1)))
+    forth, back = OneEuro(scale), OneEuro(scale)
+    passes = np.zeros_like(xy)
+    for frame in range(len(xy)):
+        passes[frame] += forth(xy[frame], 1 / fps) / 2
+    for frame in reversed(range(len(xy))):
+        passes[frame] += back(xy[frame], 1 / fps) / 2
+    return np.concatenate([passes, keypoints[..., 2:]], axis=-1)

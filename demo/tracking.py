@@ -1,0 +1,168 @@
+"""From people found frame by frame to one keypoint track a person, with an entry for every frame.
+
+F frames, P people, J keypoints; a keypoint is x, y in pixels and a confidence.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.errors import UserError
+
+# A person out of sight this long (seconds) is taken for a new one on return.
+PATIENCE = 1.0
+# Tracks shorter than this (seconds) are a detector's false alarms, unless nothing longer exists.
+MIN_SECONDS = 0.25
+# Two detections look like one person where their boxes or their keypoints agree this much.
+MIN_AGREEMENT = 0.25
+
+
+@dataclass
+class Track:
+    """One person: the frames with a detection, and the detections."""
+
+    frames: list[int] = field(default_factory=list)
+    keypoints: list[np.ndarray] = field(default_factory=list)  # (J, 3) each
+
+    def area(self) -> float:
+        """Summed area of the boxes: large for people who are near and stay long."""
+        return float(sum(np.prod(box[2:] - box[:2]) for box in map(bounding_box, self.keypoints)))
+
+
+def bounding_box(keypoints: np.ndarray) -> np.ndarray:
+    """(J, 3) -> x0, y0, x1, y1 of the keypoints with any confidence."""
+    points = keypoints[keypoints[:, 2] > 0, :2]
+    if not len(points):
+        return np.zeros(4)
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """0 to 1: how likely two sets of keypoints (J, 3) are the same person a moment later.
+
+    The mean of the boxes' intersection over union and of the keypoints' closeness (1 at no
+    distance, 0.5 at about 15 % of the box's size).
+    """
+    box_a, box_b = bounding_box(a), bounding_box(b)
+    overlap = np.minimum(box_a[2:], box_b[2:]) - np.maximum(box_a[:2], box_b[:2])
+    intersection = np.prod(np.maximum(overlap, 0))
+    union = np.prod(box_a[2:] - box_a[:2]) + np.prod(box_b[2:] - box_b[:2]) - intersection
+    seen = (a[:, 2] > 0) & (b[:, 2] > 0)
+    if not seen.any():
+        return 0.0
+    size = max(np.sqrt(np.prod(box_a[2:] - box_a[:2])), 1.0)
+    distance = np.linalg.norm(a[seen, :2] - b[seen, :2], axis=-1) / size
+    closeness = float(np.mean(np.exp(-((distance / 0.18) ** 2))))
+    iou = float(intersection / union) if union > 0 else 0.0
+    return (iou + closeness) / 2
+
+
+class Tracker:
+    """Joins detections to tracks, frame by frame, the best agreement first."""
+
+    def __init__(self, fps: float) -> None:
+        self.tracks: list[Track] = []
+        self._patience = max(1, round(PATIENCE * fps))
+        self._frame = -1
+
+    def update(self, people: np.ndarray) -> list[int]:
+        """The next frame's people (P, J, 3) -> the number of each one's track."""
+        self._frame += 1
+        alive = [
+            index
+            for index, track in enumerate(self.tracks)
+            if self._frame - track.frames[-1] <= self._patience
+        ]
+        pairs = sorted(
+            (
+                (agreement(self.tracks[index].keypoints[-1], person), index, number)
+                for index in alive
+                for number, person in enumerate(people)
+            ),
+            reverse=True,
+        )
+        assigned: dict[int, int] = {}
+        for score, index, number in pairs:
+            if score >= MIN_AGREEMENT and index not in assigned.values() and number not in assigned:
+                assigned[number] = index
+        for number, person in enumerate(people):
+            if number not in assigned:
+                assigned[number] = len(self.tracks)
+                self.tracks.append(Track())
+            track = self.tracks[assigned[number]]
+            track.frames.append(self._frame)
+            track.keypoints.append(person)
+        return [assigned[number] for number in range(len(people))]
+
+
+def track_people(detections: Iterable[np.ndarray], fps: float) -> tuple[list[Track], int]:
+    """Detections of each frame, (P, J, 3) with any P -> tracks in order of appearance, F."""
+    tracker, frames = Tracker(fps), 0
+    for people in detections:
+        tracker.update(people)
+        frames += 1
+    long = [t for t in tracker.tracks if len(t.frames) >= MIN_SECONDS * fps]
+    return long or tracker.tracks, frames
+
+
+def choose_tracks(tracks: list[Track], person: str) -> dict[int, Track]:
+    """The wanted people by their number, 1 being the first to appear: 'N', 'largest' or 'all'.
+
+    'largest' follows the largest person; where they are out of sight, the next largest.
+    Raises UserError.
+    """
+    if not tracks:
+        raise UserError(
+            "nobody was found in the whole video; try another --detector, or a video where the"
+            " person is larger and in full view"
+        )
+    if person == "all":
+        return dict(enumerate(tracks, 1))
+    if person == "largest":
+        order = sorted(range(len(tracks)), key=lambda index: -tracks[index].area())
+        taken: dict[int, np.ndarray] = {}
+        for index in order:
+            track = tracks[index]
+            if not taken.keys() & set(track.frames):
+                taken.update(zip(track.frames, track.keypoints, strict=True))
+        frames = sorted(taken)
+        return {order[0] + 1: Track(frames, [taken[frame] for frame in frames])}
+    if not person.isdigit() or not 1 <= int(person) <= len(tracks):
+        listed = "; ".join(
+            f"{number}: frames {track.frames[0]} to {track.frames[-1]}"
+            for number, track in enumerate(tracks, 1)
+        )
+        raise UserError(
+            f"--person {person}: give largest, all or a number of the people found ({listed})"
+        )
+    return {int(person): tracks[int(person) - 1]}
+
+
+def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:
+    """A track -> (F, J, 3) with an entry for every frame.
+
+    A keypoint that was not seen in a frame lies between its neighbours in time, with confidence 0;
+    one that was never seen lies on its mirror image, or else in the middle of the body.
+    mirror: where each keypoint's counterpart on the other side is found.
+    """
+    count = len(mirror)
+    filled = np.zeros((frames, count, 3), dtype=np.float32)
+    filled[track.frames] = np.stack(track.keypoints)
+    filled[~np.isfinite(filled).all(axis=-1)] = 0
+    seen = filled[..., 2] > 0  # (F, J)
+    if seen.all():
+        return filled
+    times = np.arange(frames)
+    ever = seen.any(axis=0)
+    if not ever.any():
+        raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
+    for joint in np.flatnonzero(ever):
+        known = np.flatnonzero(seen[:, joint])
+        for axis in (0, 1):
+            filled[:, joint, axis] = np.interp(times, known, filled[known, joint, axis])
+    middle = filled[:, ever, :2].mean(axis=1)
+    for joint in np.flatnonzero(~ever):
+        filled[:, joint, :2] = filled[:, mirror[joint], :2] if ever[mirror[joint]] else middle
+    filled[~seen, 2] = 0
+    return filled

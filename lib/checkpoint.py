@@ -1,0 +1,237 @@
+"""Checkpoints: written whole, read without running code, released names translated to ours."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.errors import UserError
+from lib.files import find_path, listing, write_atomic
+
+LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
+PATTERN = "*.pth.tr"
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds, under our names."""
+
+    path: Path
+    stage: int
+    model: State  # of BoneAwareModule (stage 1) or Lifter (stage 2)
+    bone_aware: State | None  # stage 2: the stage-1 weights it was trained with, if it has them
+    config: dict[str, Any] | None  # None: a released file
+    epoch: int
+    best: float | None
+    training: dict[str, Any] | None  # optimizer and random states, what --resume needs
+
+
+# --- Released names -------------------------------------------------------------------------
+
+# In released GEM blocks the norms of the residual branches carry the mixer's name.
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"\bmambanorm([12])\b", r"norm\1"),
+    (r"\b(?:gcnmamba|mamba)\.A_b_log\b", "mixer.backward_scan.A_log"),
+    (r"\b(?:gcnmamba|mamba)\.(D|conv1d|x_proj|dt_proj)_b\b", r"mixer.backward_scan.\1"),
+    (r"\b(?:gcnmamba|mamba)\.(A_log|D|conv1d|x_proj|dt_proj)\b", r"mixer.forward_scan.\1"),
+    (r"\b(?:gcnmamba|mamba)\.norm_gcn_b\b", "mixer.backward_graph.norm"),
+    (r"\b(?:gcnmamba|mamba)\.norm_gcn\b", "mixer.forward_graph.norm"),
+    (r"\b(?:gcnmamba|mamba)\.gcn_b\b", "mixer.backward_graph.conv"),
+    (r"\b(?:gcnmamba|mamba)\.gcn\b", "mixer.forward_graph.conv"),
+    (r"\bconv\.U\b", "conv.own"),
+    (r"\bconv\.V\b", "conv.neighbours"),
+    (r"\bconv\.batch_norm\b", "conv.norm"),
+    (r"\b(?:gcnmamba|mamba)\b", "mixer"),
+    (r"^STEblocks\b", "spatial"),
+    (r"^TTEblocks\b", "temporal"),
+    (r"^Spatial_norm\b", "spatial_norm"),
+    (r"^Temporal_norm\b", "temporal_norm"),
+    (r"^Spatial_pos_embed$", "spatial_position"),
+    (r"^Temporal_pos_embed$", "temporal_position"),
+    (r"^Spatial_patch_to_embedding1?\b", "embed"),
+    (r"^Spatial_patch_to_embedding2\b", "bone_branch.embed"),
+    (r"^limbSpatialMamba\b", "bone_branch.spatial"),
+    (r"^limbSpatialNorm\b", "bone_branch.spatial_norm"),
+    (r"^limbTemporalMamba\b", "bone_branch.temporal"),
+    (r"^limbTemporalNorm\b", "bone_branch.temporal_norm"),
+    (r"^fusion\b", "fusion.score"),
+    (r"^mlp\.(\d+)\b", r"narrow.\1"),
+)
+_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
+
+
+def is_released(state: Mapping[str, Any]) -> bool:
+    """Whether parameter names are those of the released code."""
+    return any("STEblocks." in name for name in state)
+
+
+def translate_released(state: Mapping[str, Tensor]) -> State:
+    """Released parameter names, with or without `module.`, -> ours; the values are untouched."""
+    translated = {}
+    for name, value in state.items():
+        ours = _PREFIXES.sub("", name)
+        for pattern, replacement in _RENAMES:
+            ours = re.sub(pattern, replacement, ours)
+        translated[ours] = value
+    return translated
+
+
+# --- Reading --------------------------------------------------------------------------------
+
+
+def find_checkpoint(directory: str | os.PathLike, file_name: str) -> Path:
+    """The checkpoint `file_name` in `directory` (or `directory` itself, if it is a file)."""
+    place = find_path(directory)
+    if place.is_file():
+        return place
+    path = place / file_name
+    if not path.is_file():
+        raise UserError(
+            f"{Path(directory) / file_name}: no such checkpoint; there: {listing(place, PATTERN)}"
+        )
+    return path
+
+
+def _numpy_scalars() -> list[Any]:
+    """What the pickle of a numpy number names; released checkpoints hold such scores."""
+    multiarray = np.core.multiarray if not hasattr(np, "_core") else np._core.multiarray
+    kinds = (np.float64, np.float32, np.int64, np.int32)
+    spellings = [
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        (multiarray.scalar, "numpy._core.multiarray.scalar"),
+    ]
+    return [*spellings, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            raw = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to load without this protection: not ours.
+        match = re.search(r"GLOBAL (\S+)|global (\S+)", str(error))
+        named = f" ({match.group(1) or match.group(2)})" if match else ""
+        raise UserError(
+            f"{path}: not loaded, it holds more than tensors, numbers and names{named},"
+            " or is damaged; get the file again from a source you trust"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        zipfile.BadZipFile,
+        AssertionError,
+    ) as error:
+        raise UserError(
+            f"{path}: damaged or not a checkpoint; copy it again or use another one"
+        ) from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: not a checkpoint of this project (no dict with 'model' inside)")
+    return raw
+
+
+def _state(path: Path, value: Any, what: str) -> State:
+    if (
+        not isinstance(value, Mapping)
+        or not value
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    ):
+        raise UserError(f"{path}: {what} is not a set of named tensors; use another checkpoint")
+    if is_released(value):
+        return translate_released(value)
+    return {_PREFIXES.sub("", name): tensor for name, tensor in value.items()}
+
+
+def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
+    """Read a checkpoint, ours or a released one, onto the CPU. Never runs code from the file.
+
+    Raises UserError: missing, damaged, foreign or unsafe file.
+    """
+    found = find_path(path)
+    if not found.is_file():
+        raise UserError(f"{path}: no such checkpoint; there: {listing(found.parent, PATTERN)}")
+    raw = _read(found)
+    # A bare state dict, as other tools save it, counts as a model.
+    contents = raw.get("model", raw)
+    model = _state(found, contents, "'model'")
+    if "narrow.0.weight" in model:
+        stage = 1
+    elif "head.1.weight" in model:
+        stage = 2
+    else:
+        raise UserError(
+            f"{path}: these are not weights of MDTF (neither a Bone Aware Module nor a lifter;"
+            f" the first tensor is {next(iter(model))!r})"
+        )
+    bone_aware = raw.get("bone_aware")
+    config, training = raw.get("config"), raw.get("training")
+    best = raw.get("best", raw.get("min_mpjpe", raw.get("max_accuracy")))
+    epoch = raw.get("epoch", 0)
+    if not isinstance(config, dict | None) or not isinstance(training, dict | None):
+        raise UserError(f"{path}: damaged ('config' or 'training' is not a table)")
+    return Checkpoint(
+        path=found,
+        stage=stage,
+        model=model,
+        bone_aware=None if bone_aware is None else _state(found, bone_aware, "'bone_aware'"),
+        config=config,
+        epoch=epoch if isinstance(epoch, int) else 0,
+        best=float(best) if isinstance(best, int | float | np.number) else None,
+        training=training,
+    )
+
+
+def load_weights(module: nn.Module, state: State, source: str | os.PathLike) -> None:
+    """Copy `state` into `module`; names and shapes must match exactly. Raises UserError."""
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in expected]
+    if missing and all(".backward_graph." in name for name in missing) and not unexpected:
+        raise UserError(
+            f"{source}: has no weights for the backward graph convolution (gcn_b, norm_gcn_b), so"
+            " it cannot have been trained with the published model; train it with this code,"
+            " or set graph: forward if it was trained so"
+        )
+    wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
+    for names, problem in ((wrong, "another shape"), (missing, "no tensor"), (unexpected, "")):
+        if not names:
+            continue
+        name, more = names[0], f" and {len(names) - 1} more" if len(names) > 1 else ""
+        if problem == "another shape":
+            told = (
+                f"{name}{more} has shape {tuple(state[name].shape)}, the config makes it"
+                f" {tuple(expected[name].shape)}"
+            )
+        else:
+            told = f"{problem or 'an unknown tensor'} {name}{more}"
+        raise UserError(
+            f"{source}: does not fit the config: {told}; use the config it was made with"
+        )
+    module.load_state_dict(state)
+
+
+# --- Writing --------------------------------------------------------------------------------
+
+
+def save_checkpoint(path: str | os.PathLike, contents: dict[str, Any]) -> None:
+    """torch.save, atomically: after a crash `path` holds the old file or the new one, whole."""
+    with write_atomic(path) as file:
+        torch.save(contents, file)

@@ -1,0 +1,105 @@
+"""The flags shared by train.py, train_firststage.py and train_twostage.py."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+
+import torch
+
+from lib.errors import UserError
+from lib.run import log_to_stdout, logger
+
+DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
+
+
+def parse_options(
+    description: str, output: str | None, backends: Sequence[str]
+) -> argparse.Namespace:
+    """The command line, checked as far as it can be without files.
+
+    output: the default of --new-checkpoint; backends: of the selective scan. Raises UserError.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="YAML config; needless where a checkpoint carries its own")
+    add(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a key; repeatable"
+    )
+    add(
+        "-c",
+        "--checkpoint",
+        metavar="DIR",
+        help="folder (or file) to evaluate, resume or start from",
+    )
+    add(
+        "--checkpoint-file",
+        metavar="FILE",
+        help="file in it (evaluate, start from: best_epoch.pth.tr; resume: latest_epoch.pth.tr)",
+    )
+    add(
+        "--new-checkpoint",
+        metavar="DIR",
+        help=f"folder this run writes to ({output or 'required'})",
+    )
+    add(
+        "--stage1-checkpoint", metavar="FILE", help=f"stage-1 weights of stage 2 ({DEFAULT_STAGE1})"
+    )
+    add("--resume", action="store_true", help="go on with the run in --checkpoint")
+    add("--eval-only", action="store_true", help="evaluate --checkpoint and print the table")
+    add("--report", metavar="FILE.json", help="also write the evaluation as JSON")
+    add("-sd", "--seed", type=int, help="random seed (0)")
+    add(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
+    )
+    add("--scan-backend", default=None, choices=backends, help="how the scan is computed (auto)")
+    add("--num-cpus", type=int, default=1, help="processes that load data, this one included (1)")
+    add("--use-log", action="store_true", help="also write the log lines to train.log in the run")
+    add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
+    add("--wandb-name", metavar="NAME", help="the run's name there")
+    add("--wandb-run-id", metavar="ID", help="the run's id there")
+    options = parser.parse_args()
+    options.command = sys.argv
+    if options.new_checkpoint is None:
+        options.new_checkpoint = options.checkpoint if options.resume else output
+    _check(options)
+    _start_output()
+    return options
+
+
+def _check(options: argparse.Namespace) -> None:
+    for flag, name in ((options.eval_only, "--eval-only"), (options.resume, "--resume")):
+        if flag and not options.checkpoint:
+            raise UserError(f"{name} needs --checkpoint DIR, the folder with the checkpoint")
+    if options.eval_only and options.resume:
+        raise UserError("--eval-only and --resume exclude each other; leave one out")
+    if not options.eval_only and not options.new_checkpoint:
+        raise UserError("--new-checkpoint DIR is missing: the folder this run writes to")
+    if options.report and not options.eval_only:
+        raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
+    if options.num_cpus < 1:
+        raise UserError(f"--num-cpus {options.num_cpus}: at least 1")
+    if options.seed is not None and options.seed < 0:
+        raise UserError(f"--seed {options.seed}: at least 0")
+
+
+def _start_output() -> None:
+    """Log lines and warnings as plain lines."""
+    log_to_stdout()
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        logger.warning("warning: %s", message)
+
+    warnings.showwarning = show
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' or a torch device name. Raises UserError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not available here; use --device cpu or auto") from error
+    return device

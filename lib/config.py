@@ -1,0 +1,261 @@
+"""Configuration: YAML in the released code's flat keys -> one frozen, checked dataclass."""
+
+import dataclasses
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib.errors import UserError, did_you_mean
+from lib.files import PROJECT_ROOT, find_path
+from lib.geometry import SLOTS
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used; names the file, the key and the remedy."""
+
+
+def _key(
+    default: Any = dataclasses.MISSING,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    choices: Sequence[Any] = (),
+) -> Any:
+    """A config key, with its range: low <= value <= high, value > above, or one of choices."""
+    bounds = {"low": low, "above": above, "high": high, "choices": tuple(choices)}
+    return field(default=default, metadata=bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All that a run depends on but its seed and its device. A key without default is required."""
+
+    # Training
+    stage: int = _key(choices=(1, 2))
+    learning_rate: float = _key(above=0)
+    batch_size: int = _key(low=1)
+    epochs: int = _key(low=1)
+    weight_decay: float = _key(0.01, low=0)
+    lr_decay: float = _key(0.99, above=0, high=1)
+    flip: bool = _key(True)  # random mirroring in training, mirror averaging in evaluation
+
+    # Model
+    channel: int = _key(low=1)
+    st_depth: int = _key(low=1)
+    n_frames: int = _key(low=1)
+    d_state: int = _key(16, low=1)
+    d_conv: int = _key(4, low=2, high=4)
+    # Ablations of stage 2, each off by one key
+    bone_branch: bool = _key(True)
+    bone_slots: str = _key("released", choices=SLOTS)
+    graph: str = _key("both", choices=("both", "forward", "none"))
+    fusion: str = _key("learned", choices=("learned", "mean"))
+
+    # Data
+    dataset: str = _key("h36m", choices=("h36m", "mpi_inf_3dhp"))
+    data_root: str = _key("data/motion3d")
+    subset_list: tuple[str, ...] = _key(())
+    dt_file: str = _key("h36m_sh_conf_cam_source_final.pkl")
+    use_proj_as_2d: bool = _key(False)  # ground-truth 2D instead of detections
+
+    # Loss weights of stage 2
+    lambda_scale: float = _key(0.5, low=0)
+    lambda_3d_velocity: float = _key(20.0, low=0)
+    lambda_lv: float = _key(0.0, low=0)
+    lambda_lg: float = _key(0.0, low=0)
+    lambda_a: float = _key(0.0, low=0)
+    lambda_av: float = _key(0.0, low=0)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {
+            "n_mpjpe": self.lambda_scale,
+            "velocity": self.lambda_3d_velocity,
+            "bone_variance": self.lambda_lv,
+            "bone_length": self.lambda_lg,
+            "bone_angle": self.lambda_a,
+            "bone_angle_velocity": self.lambda_av,
+        }
+
+    @property
+    def clips_dir(self) -> Path:
+        """The folder of the sliced clips, data_root/H36M-243 for instance."""
+        return find_path(self.data_root) / self.subset_list[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
+
+# What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
+MODEL_KEYS = (
+    *("stage", "channel", "st_depth", "n_frames", "d_state", "d_conv"),
+    *("bone_branch", "bone_slots", "graph", "fusion"),
+)
+
+_ANY = object()
+# Keys of released configs that have no effect here. Where the released code had a choice, only the
+# published value is implemented, and any other one is an error rather than ignored.
+DEAD_KEYS: dict[str, Any] = {
+    "model_name": _ANY,
+    "train_2d": _ANY,
+    "data_root_2d": _ANY,
+    "bimamba_type": "v2",
+    "if_divide_out": True,
+    "expand": 1,
+    "n_joints": 17,
+    "num_joints": 17,
+    "out_joints": 17,
+    "dim_out": 3,
+    "act_layer": "gelu",
+    "root_rel": True,
+    "add_velocity": False,
+    "line_pose": False,
+    "stride": _ANY,
+    "out_all": 1,
+    "test_batch_size": _ANY,
+    "test_augmentation": True,
+    "data_augmentation": True,
+    "reverse_augmentation": False,
+}
+
+
+def load_config(
+    path: str | os.PathLike, overrides: Sequence[str] = (), stage: int | None = None
+) -> Config:
+    """Read a YAML config, apply `key=value` overrides, check every key.
+
+    stage: fills in the key `stage` that released files lack; one that differs is an error.
+    Raises ConfigError.
+    """
+    found = find_path(path)
+    if not found.is_file():
+        there = ", ".join(
+            str(p.relative_to(PROJECT_ROOT)) for p in sorted(PROJECT_ROOT.glob("configs/**/*.yaml"))
+        )
+        raise ConfigError(f"{path}: no such config file; there are {there}")
+    try:
+        values = yaml.safe_load(found.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not a readable YAML file ({reason}); correct it") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no 'key: value' lines; see configs/h36m/tiny.yaml")
+    return make_config({str(k): v for k, v in values.items()}, str(path), stage, overrides)
+
+
+def make_config(
+    values: dict[str, Any], source: str, stage: int | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """Checked Config from raw values; `source` names the place in messages."""
+    values = dict(values)
+    for item in overrides:
+        values |= _parse_override(item)
+    values = _drop_dead_keys(values, source)
+    fields = {f.name: f for f in dataclasses.fields(Config)}
+    for key in values:
+        if key not in fields:
+            hint = did_you_mean(key, fields) or "; remove it, or see configs/h36m/tiny.yaml"
+            raise ConfigError(f"{source}: no key {key!r}{hint}")
+    if stage is not None and values.setdefault("stage", stage) != stage:
+        raise ConfigError(
+            f"{source}: this is a config of stage {values['stage']}; use it with"
+            f" {'train_firststage.py' if values['stage'] == 1 else 'train_twostage.py'} or train.py"
+        )
+    for name, spec in fields.items():
+        if name in values:
+            values[name] = _checked(values[name], spec, f"{source}: key {name!r}")
+        elif spec.default is dataclasses.MISSING:
+            raise ConfigError(
+                f"{source}: key {name!r} is missing; add it (configs/h36m has examples)"
+            )
+    config = Config(**values)
+    return _checked_together(config, source)
+
+
+def _parse_override(item: str) -> dict[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {item}: write it as key=value, for instance --set epochs=2")
+    try:
+        return {key.strip(): yaml.safe_load(text)}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item}: {text!r} is not a YAML value; quote it") from error
+
+
+def _drop_dead_keys(values: dict[str, Any], source: str) -> dict[str, Any]:
+    # Released MPI-INF-3DHP files differ from the Human3.6M ones by these keys alone.
+    if "dataset" not in values and "out_all" in values:
+        values["dataset"] = "mpi_inf_3dhp"
+    # Released files have no key `stage`; only stage 2 says how many outputs its head has.
+    if "stage" not in values and "model_name" in values:
+        values["stage"] = 2 if "dim_out" in values else 1
+    dead = [key for key in values if key in DEAD_KEYS]
+    for key in dead:
+        value, only = values.pop(key), DEAD_KEYS[key]
+        if only is not _ANY and value != only:
+            raise ConfigError(f"{source}: key {key!r}: only {only!r} is implemented, not {value!r}")
+    if dead:
+        warnings.warn(f"{source}: keys without effect here: {', '.join(dead)}", stacklevel=2)
+    return values
+
+
+def _checked(value: Any, spec: dataclasses.Field, where: str) -> Any:
+    kind = spec.type
+    if kind is float:
+        # YAML 1.1 reads 5e-4 (no dot) as text.
+        try:
+            number = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not math.isfinite(number):
+            raise ConfigError(f"{where}: {value!r} is not a number")
+        value = number
+    elif kind is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{where}: {value!r} is not a whole number")
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where}: {value!r} is neither true nor false")
+    elif kind is str:
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: {value!r} is not text")
+    else:  # tuple[str, ...]
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise ConfigError(f"{where}: {value!r} is not a list of names, like [ H36M-243 ]")
+        value = tuple(value)
+
+    low, above, high = (spec.metadata[name] for name in ("low", "above", "high"))
+    choices = spec.metadata["choices"]
+    if choices and value not in choices:
+        hint = did_you_mean(str(value), map(str, choices))
+        raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, choices))}{hint}")
+    if low is not None and value < low:
+        raise ConfigError(f"{where}: {value!r} is too small, {low} is the least")
+    if above is not None and value <= above:
+        raise ConfigError(f"{where}: {value!r} must be above {above}")
+    if high is not None and value > high:
+        raise ConfigError(f"{where}: {value!r} is too large, {high} is the most")
+    return value
+
+
+def _checked_together(config: Config, source: str) -> Config:
+    if config.stage == 1 and config.channel % 2 ** (config.st_depth - 1):
+        raise ConfigError(
+            f"{source}: key 'channel': {config.channel} cannot be halved {config.st_depth - 1}"
+            f" times (st_depth {config.st_depth}); use a multiple of {2 ** (config.st_depth - 1)}"
+        )
+    if config.dataset == "h36m":
+        if not config.subset_list:
+            config = dataclasses.replace(config, subset_list=(f"H36M-{config.n_frames}",))
+        if len(config.subset_list) > 1:
+            raise ConfigError(
+                f"{source}: key 'subset_list': {len(config.subset_list)} data sets; give one"
+            )
+    return config

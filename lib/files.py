@@ -1,0 +1,82 @@
+"""Files that appear whole or not at all, and where a relative path is looked for."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from lib.errors import UserError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+def find_path(path: str | os.PathLike) -> Path:
+    """A path as given, or, if nothing is there, the same path below the project root.
+
+    So the documented commands run from any working directory. What exists nowhere is returned as
+    given; the caller says what is missing.
+    """
+    given = Path(path).expanduser()
+    if given.is_absolute() or given.exists():
+        return given
+    below_root = PROJECT_ROOT / given
+    return below_root if below_root.exists() else given
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def write_atomic(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Yields a file written beside `path`, then flushed and renamed: `path` is never half-written.
+
+    On any error what was at `path` stays; an OSError (disk full, no permission) becomes a
+    UserError that names the place.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        encoding = None if "b" in mode else "utf-8"
+        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private
+        os.replace(temporary, path)
+        temporary = None
+        _sync_directory(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write {path}: {reason}; free space or choose another place"
+        ) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    with write_atomic(path, "w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+
+
+def listing(directory: Path, pattern: str = "*") -> str:
+    """What is in a folder, for an error message: 'a, b, c' or 'nothing'."""
+    if not directory.is_dir():
+        return "no such folder"
+    names = sorted(p.name for p in directory.glob(pattern))
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return shown or "nothing"

@@ -1,0 +1,70 @@
+"""Bones in space: vectors, spherical coordinates, polar-angle bins, and the mirror image.
+
+Shapes: B clips, T frames, J joints, K = J - 1 bones.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lib.skeleton import Skeleton
+
+NUM_BINS = 6  # of 30° each, between 0° (away from the camera) and 180°
+SLOTS = ("released", "child")
+
+
+def flip_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
+    """The mirror image: x negated, left and right joints swapped. (..., J, 2+) -> same shape."""
+    mirrored = pose[..., list(skeleton.flip_order), :]
+    return torch.cat((-mirrored[..., :1], mirrored[..., 1:]), dim=-1)
+
+
+def bone_vectors(pose: Tensor, skeleton: Skeleton) -> Tensor:
+    """Child minus parent: (..., J, D) -> (..., K, D)."""
+    return pose[..., list(skeleton.bone_children), :] - pose[..., list(skeleton.bone_parents), :]
+
+
+def polar_bins(pose: Tensor, skeleton: Skeleton, num_bins: int = NUM_BINS) -> Tensor:
+    """In which of `num_bins` equal bins each bone's angle to the camera's z axis lies.
+
+    pose: (..., J, 3) -> (..., J) int64: a bone's bin stands at its child joint, 0 at the root.
+    Exactly 180° belongs to the last bin (the released code gives it a class of its own).
+    """
+    dx, dy, dz = bone_vectors(pose, skeleton).unbind(-1)
+    degrees = torch.rad2deg(torch.atan2(torch.sqrt(dx**2 + dy**2), dz))
+    bins = torch.zeros(pose.shape[:-1], dtype=torch.int64, device=pose.device)
+    width = 180 / num_bins
+    bins[..., list(skeleton.bone_children)] = (degrees // width).long().clamp(max=num_bins - 1)
+    return bins
+
+
+def bone_features(
+    pose_2d: Tensor,
+    bins: Tensor,
+    skeleton: Skeleton,
+    slots: str = "released",
+    num_bins: int = NUM_BINS,
+) -> Tensor:
+    """Spherical coordinates of the bones: azimuth/π and length from 2D, polar/π from the bin.
+
+    pose_2d: (..., J, 2+), only x and y are read; bins: (..., J) int64, read at the child joints.
+    Returns (..., J, 3). slots: "released" puts bone k into slot k and zeros into the last one (what
+    published weights expect), "child" puts it at its child joint and zeros at the root.
+    """
+    if slots not in SLOTS:
+        raise ValueError(f"slots must be one of {SLOTS}, not {slots!r}")
+    vectors = bone_vectors(pose_2d[..., :2], skeleton)  # (..., K, 2)
+    azimuth = torch.atan2(vectors[..., 1], vectors[..., 0]) / math.pi
+    centre = (2 * bins[..., list(skeleton.bone_children)] + 1).to(pose_2d.dtype)
+    polar = centre / (2 * num_bins)
+    # z = r / tan(polar) and sqrt(r² + z²) = r / sin(polar), finite for a bone of length 0 as well.
+    length = torch.linalg.vector_norm(vectors, dim=-1) / torch.sin(polar * math.pi)
+    bones = torch.stack((azimuth, polar, length), dim=-1)  # (..., K, 3)
+
+    features = pose_2d.new_zeros(*pose_2d.shape[:-1], 3)
+    if slots == "released":
+        features[..., : len(skeleton.bones), :] = bones
+    else:
+        features[..., list(skeleton.bone_children), :] = bones
+    return features

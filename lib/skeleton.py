@@ -1,0 +1,113 @@
+"""The kinematic trees: joints, bones, mirror order, adjacency and colours, each said once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A kinematic tree. Bones, mirror order, adjacency and colours are all derived from it.
+
+    Bones are listed by their child joint, so in a tree with its root at joint 0 (Human3.6M)
+    bone k joins joint k + 1 to its parent.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]  # -1 marks the root
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def root(self) -> int:
+        return self.parents.index(-1)
+
+    @cached_property
+    def bones(self) -> tuple[tuple[int, int], ...]:
+        """(parent, child) joint indices, one pair for each joint but the root."""
+        return tuple((parent, joint) for joint, parent in enumerate(self.parents) if parent >= 0)
+
+    @cached_property
+    def bone_parents(self) -> tuple[int, ...]:
+        return tuple(parent for parent, _ in self.bones)
+
+    @cached_property
+    def bone_children(self) -> tuple[int, ...]:
+        return tuple(child for _, child in self.bones)
+
+    @cached_property
+    def flip_order(self) -> tuple[int, ...]:
+        """Where each joint's mirror image is found: pose[..., flip_order, :] swaps the sides."""
+        other = {"left": "right", "right": "left"}
+        order = []
+        for name in self.names:
+            side, _, rest = name.partition("_")
+            order.append(self.index(f"{other[side]}_{rest}") if side in other else self.index(name))
+        return tuple(order)
+
+    @cached_property
+    def sides(self) -> tuple[str, ...]:
+        """'left', 'right' or 'middle' of each joint."""
+        prefixes = (name.partition("_")[0] for name in self.names)
+        return tuple(side if side in ("left", "right") else "middle" for side in prefixes)
+
+    @cached_property
+    def colors(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB colour of each joint, and of the bone that ends there."""
+        return tuple(SIDE_COLORS[side] for side in self.sides)
+
+    def index(self, name: str) -> int:
+        return self.names.index(name)
+
+    def adjacency(self, reverse_joints: bool = False) -> np.ndarray:
+        """(J, J) float64, 1 where two joints share a bone, without self loops.
+
+        reverse_joints: in the order j -> J - 1 - j, as the backward direction sees the joints.
+        """
+        matrix = np.zeros((self.num_joints, self.num_joints))
+        for parent, child in self.bones:
+            matrix[parent, child] = matrix[child, parent] = 1.0
+        return matrix[::-1, ::-1].copy() if reverse_joints else matrix
+
+    @cached_property
+    def bone_pairs(self) -> tuple[tuple[int, int], ...]:
+        """All pairs of bones that share a joint."""
+        return tuple(
+            (a, b)
+            for a, b in combinations(range(len(self.bones)), 2)
+            if set(self.bones[a]) & set(self.bones[b])
+        )
+
+
+# Warm for the right, cool for the left side of the body.
+SIDE_COLORS = {"left": (46, 134, 222), "right": (229, 80, 57), "middle": (80, 88, 98)}
+
+H36M = Skeleton(
+    names=(
+        "pelvis",
+        *("right_hip", "right_knee", "right_ankle"),
+        *("left_hip", "left_knee", "left_ankle"),
+        *("spine", "thorax", "neck", "head"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+        *("right_shoulder", "right_elbow", "right_wrist"),
+    ),
+    parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
+)
+
+MPI_INF_3DHP = Skeleton(
+    names=(
+        *("head_top", "neck"),
+        *("right_shoulder", "right_elbow", "right_wrist"),
+        *("left_shoulder", "left_elbow", "left_wrist"),
+        *("right_hip", "right_knee", "right_ankle"),
+        *("left_hip", "left_knee", "left_ankle"),
+        *("pelvis", "spine", "head"),
+    ),
+    parents=(16, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
+)
+
+SKELETONS = {"h36m": H36M, "mpi_inf_3dhp": MPI_INF_3DHP}

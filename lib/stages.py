@@ -1,0 +1,150 @@
+"""What differs between the two stages: a loss and a score. Everything else is in `trainer`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib import metrics
+from lib.config import Config
+from lib.evaluation import Report, TestFrames, evaluate_h36m, predict
+from lib.geometry import NUM_BINS, polar_bins
+from lib.losses import lifting_losses
+from lib.skeleton import Skeleton
+
+Progress = Callable[[Iterable], Iterable]
+
+
+class Clips(Protocol):
+    """Test clips by number; data.clips.ClipDataset is one."""
+
+    def __len__(self) -> int: ...
+    def __getitems__(self, clips: list[int]) -> Any: ...
+
+
+class Stage(Protocol):
+    """What the training loop needs to know of a stage."""
+
+    model: nn.Module  # what is trained
+    metric: str  # the key of evaluate() that picks the best epoch
+    higher_is_better: bool
+
+    def losses(self, batch: Any) -> dict[str, Tensor]: ...  # scalars; "total" is minimised
+    def evaluate(self, progress: Progress = iter) -> Any: ...  # has .scores(), .table(), .as_dict()
+    def weights(self) -> dict[str, Any]: ...  # what a checkpoint holds of the model
+
+
+class BoneStage:
+    """Stage 1: cross entropy of the polar-angle bins over all joint slots; scored by accuracy."""
+
+    metric, higher_is_better = "accuracy", True
+
+    def __init__(
+        self, model: nn.Module, skeleton: Skeleton, test: Clips, batch_size: int, device: Any
+    ) -> None:
+        self.model, self.skeleton, self.test = model, skeleton, test
+        self.batch_size, self.device = batch_size, torch.device(device)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        logits = self.model(batch.pose_2d)
+        labels = polar_bins(batch.pose_3d, self.skeleton)
+        return {"total": F.cross_entropy(logits.flatten(0, 2), labels.flatten())}
+
+    @torch.inference_mode()
+    def evaluate(self, progress: Progress = iter) -> "BinReport":
+        self.model.eval()
+        confusion = np.zeros((NUM_BINS, NUM_BINS), np.int64)
+        bones = list(self.skeleton.bone_children)
+        frames = 0
+        for start in progress(range(0, len(self.test), self.batch_size)):
+            clips = list(range(start, min(start + self.batch_size, len(self.test))))
+            batch = self.test.__getitems__(clips).to(self.device)
+            bins = self.model(batch.pose_2d).argmax(-1)[..., bones]
+            labels = polar_bins(batch.pose_3d, self.skeleton)[..., bones]
+            confusion += metrics.confusion_matrix(
+                bins.cpu().numpy(), labels.cpu().numpy(), NUM_BINS
+            )
+            frames += batch.pose_2d.shape[0] * batch.pose_2d.shape[1]
+        return BinReport(confusion, frames)
+
+    def weights(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict()}
+
+
+class BinReport:
+    """How well the bins are predicted, over the bones (and, as released, with the root slot)."""
+
+    def __init__(self, confusion: np.ndarray, frames: int) -> None:
+        """confusion: (bins, bins) counts over the bones of `frames` frames."""
+        self.confusion, self.frames = confusion, frames
+
+    def scores(self) -> dict[str, float]:
+        """All in [0, 1]. `accuracy_released` counts the root slot too, which is always right."""
+        total, hits = int(self.confusion.sum()), int(np.trace(self.confusion))
+        scores = metrics.bin_scores(self.confusion)
+        released = (hits + self.frames) / max(1, total + self.frames)
+        return {"accuracy": scores.pop("accuracy"), "accuracy_released": released, **scores}
+
+    def as_dict(self) -> dict[str, object]:
+        return {**self.scores(), "confusion": self.confusion.tolist(), "frames": self.frames}
+
+    def table(self) -> str:
+        width = 180 // NUM_BINS
+        names = [f"{i * width}-{(i + 1) * width}°" for i in range(NUM_BINS)]
+        share = self.confusion / np.maximum(1, self.confusion.sum(1, keepdims=True))
+        lines = ["true \\ predicted" + "".join(f"{name:>9}" for name in names) + "    bones"]
+        for name, row, count in zip(names, share, self.confusion.sum(1), strict=True):
+            lines.append(f"{name:<16}" + "".join(f"{s:9.1%}" for s in row) + f"{count:9,}")
+        lines += ["", *(f"{name:<18} {score:8.2%}" for name, score in self.scores().items())]
+        lines.append(f"over {self.frames:,} frames; accuracy_released counts the root slot too")
+        return "\n".join(lines)
+
+
+class LiftingStage:
+    """Stage 2: the weighted pose losses on root-relative labels; scored by MPJPE in mm."""
+
+    metric, higher_is_better = "mpjpe", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Config,
+        skeleton: Skeleton,
+        test: Clips,
+        clip_frames: np.ndarray,
+        test_frames: TestFrames,
+        device: Any,
+    ) -> None:
+        """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips."""
+        self.model, self.config, self.skeleton = model, config, skeleton
+        self.test, self.clip_frames, self.test_frames = test, clip_frames, test_frames
+        self.device = torch.device(device)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        root = self.skeleton.root
+        target = batch.pose_3d - batch.pose_3d[..., root : root + 1, :]
+        pred = self.model(batch.pose_2d)
+        return lifting_losses(pred, target, self.skeleton, self.config.loss_weights)
+
+    def evaluate(self, progress: Progress = iter) -> Report:
+        self.model.eval()
+        clips = self.test.__getitems__(list(range(len(self.test)))).pose_2d
+        poses = predict(
+            self.model,
+            clips,
+            self.skeleton,
+            flip=self.config.flip,
+            batch_size=self.config.batch_size,
+            device=self.device,
+            progress=progress,
+        )
+        return evaluate_h36m(poses, self.clip_frames, self.test_frames, self.skeleton)
+
+    def weights(self) -> dict[str, Any]:
+        weights = {"model": self.model.lifter.state_dict()}
+        if self.model.bone_aware is not None:
+            weights["bone_aware"] = self.model.bone_aware.state_dict()
+        return weights

@@ -1,0 +1,62 @@
+"""Stage 1: the Bone Aware Module classifies each bone's polar angle."""
+
+import torch
+from torch import Tensor, nn
+
+from lib.geometry import NUM_BINS
+from model.blocks import MambaBlock, over_frames, over_joints
+from model.layers import LN_EPS
+
+MAX_DROP_PATH = 0.1  # the deepest block's rate; the first block's is 0
+
+
+def drop_path_rates(depth: int) -> list[float]:
+    return torch.linspace(0, MAX_DROP_PATH, depth).tolist()
+
+
+class BoneAwareModule(nn.Module):
+    """Which of six 30° bins each bone's angle to the camera axis is in (paper, section 3).
+
+    Level i has C / 2^i channels: a spatial block over the joints of a frame, a temporal block over
+    the frames of a joint, then a Linear to the next level, the last one to the bins.
+    """
+
+    def __init__(
+        self,
+        channel: int = 64,
+        depth: int = 4,
+        d_state: int = 16,
+        d_conv: int = 4,
+        num_bins: int = NUM_BINS,
+    ) -> None:
+        """channel must be divisible by 2^(depth - 1)."""
+        super().__init__()
+        widths = [channel // 2**i for i in range(depth)]
+        rates = drop_path_rates(depth)
+        self.embed = nn.Linear(3, channel)
+        self.spatial = nn.ModuleList(
+            MambaBlock(w, d_state, d_conv, rate) for w, rate in zip(widths, rates, strict=True)
+        )
+        self.temporal = nn.ModuleList(
+            MambaBlock(w, d_state, d_conv, rate) for w, rate in zip(widths, rates, strict=True)
+        )
+        self.spatial_norm = nn.ModuleList(nn.LayerNorm(w, eps=LN_EPS) for w in widths)
+        self.temporal_norm = nn.ModuleList(nn.LayerNorm(w, eps=LN_EPS) for w in widths)
+        self.narrow = nn.ModuleList(
+            nn.Linear(w, out) for w, out in zip(widths, [*widths[1:], num_bins], strict=True)
+        )
+
+    def forward(self, pose_2d: Tensor) -> Tensor:
+        """(B, T, J, 3): x, y, confidence -> logits (B, T, J, num_bins), a bone at its child."""
+        x = self.embed(pose_2d)
+        for spatial, spatial_norm, temporal, temporal_norm, narrow in zip(
+            self.spatial,
+            self.spatial_norm,
+            self.temporal,
+            self.temporal_norm,
+            self.narrow,
+            strict=True,
+        ):
+            x = spatial_norm(over_joints(spatial, x))
+            x = narrow(temporal_norm(over_frames(temporal, x)))
+        return x

@@ -1,0 +1,105 @@
+"""Modules from a config or from weights; the only place where a Config meets a module."""
+
+import os
+
+from lib.checkpoint import Checkpoint, State, load_checkpoint, load_weights
+from lib.config import MODEL_KEYS, Config, make_config
+from lib.errors import UserError
+from lib.skeleton import SKELETONS, Skeleton
+from model.bone_aware import BoneAwareModule
+from model.lifter import Lifter
+from model.mdtf import MDTF
+
+
+def skeleton_of(config: Config) -> Skeleton:
+    return SKELETONS[config.dataset]
+
+
+def build_bone_aware(config: Config) -> BoneAwareModule:
+    return BoneAwareModule(config.channel, config.st_depth, config.d_state, config.d_conv)
+
+
+def build_lifter(config: Config) -> Lifter:
+    return Lifter(
+        skeleton_of(config),
+        n_frames=config.n_frames,
+        channel=config.channel,
+        depth=config.st_depth,
+        d_state=config.d_state,
+        d_conv=config.d_conv,
+        bone_branch=config.bone_branch,
+        graph=config.graph,
+        fusion=config.fusion,
+    )
+
+
+def bone_aware_from_weights(state: State, source: str | os.PathLike) -> BoneAwareModule:
+    """A BoneAwareModule with these weights, its widths read off their shapes: it needs no config.
+
+    Raises UserError if they are not such weights.
+    """
+    try:
+        module = BoneAwareModule(
+            channel=state["embed.weight"].shape[0],
+            depth=sum(name.startswith("narrow.") and name.endswith(".weight") for name in state),
+            d_state=state["spatial.0.mixer.forward_scan.A_log"].shape[1],
+            d_conv=state["spatial.0.mixer.forward_scan.conv1d.weight"].shape[2],
+        )
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"{source}: not the weights of a Bone Aware Module (stage 1)") from error
+    load_weights(module, state, source)
+    return module
+
+
+def load_bone_aware(path: str | os.PathLike) -> BoneAwareModule:
+    """Stage 1 from a checkpoint file. Raises UserError."""
+    checkpoint = load_checkpoint(path)
+    if checkpoint.stage != 1:
+        raise UserError(f"{path}: a checkpoint of stage 2; --stage1-checkpoint wants stage 1")
+    return bone_aware_from_weights(checkpoint.model, path)
+
+
+def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
+    """Raise UserError where `config` describes another model than the checkpoint's own config."""
+    if checkpoint.stage != config.stage:
+        raise UserError(
+            f"{checkpoint.path}: a checkpoint of stage {checkpoint.stage}, but the config is of"
+            f" stage {config.stage}"
+        )
+    for key in MODEL_KEYS if checkpoint.config else ():
+        trained, asked = checkpoint.config.get(key, getattr(config, key)), getattr(config, key)
+        if trained != asked:
+            raise UserError(
+                f"{checkpoint.path}: trained with {key} {trained!r}, the config says {asked!r};"
+                " use the config it was made with"
+            )
+
+
+def load_mdtf(
+    path: str | os.PathLike,
+    config: Config | None = None,
+    stage1_path: str | os.PathLike | None = None,
+) -> MDTF:
+    """A trained MDTF in eval mode from a stage-2 checkpoint, ours or a released one.
+
+    config: needed where the file carries none (a released one). stage1_path: the stage-1 weights
+    where the file carries none. Raises UserError.
+    """
+    checkpoint = load_checkpoint(path)
+    if config is None:
+        if checkpoint.config is None:
+            raise UserError(f"{path}: carries no config (a released checkpoint); give --config")
+        config = make_config(checkpoint.config, str(path))
+    if config.stage != 2:
+        raise UserError(f"{path}: of stage 1; poses need a checkpoint and a config of stage 2")
+    check_agreement(config, checkpoint)
+    bone_aware = None
+    if config.bone_branch and checkpoint.bone_aware is not None:
+        bone_aware = bone_aware_from_weights(checkpoint.bone_aware, path)
+    elif config.bone_branch and stage1_path is not None:
+        bone_aware = load_bone_aware(stage1_path)
+    elif config.bone_branch:
+        raise UserError(f"{path}: carries no stage-1 weights; give them with --stage1-checkpoint")
+    lifter = build_lifter(config)
+    load_weights(lifter, checkpoint.model, path)
+    return MDTF(bone_aware, lifter, skeleton_of(config), config.bone_slots).eval()

@@ -1,0 +1,41 @@
+"""Small layers shared by all blocks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LN_EPS = 1e-6  # of every LayerNorm but the mixer's and the head's, which keep PyTorch's 1e-5
+
+
+class MLP(nn.Module):
+    """Linear, exact (erf) GELU, Linear; (..., C) -> (..., C)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, drop whole rows of a residual branch.
+
+    A row is one sequence: a frame's joints in a spatial block, a joint's frames in a temporal one.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (rows, ...). Kept rows are scaled by 1 / (1 - rate), so the expectation stays."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        mask = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), dtype=x.dtype, device=x.device) < keep
+        return x * (mask / keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3g}"

@@ -1,0 +1,105 @@
+"""Stage 2: bone-joint fusion embedding and spatiotemporal refinement."""
+
+import torch
+from torch import Tensor, nn
+
+from lib.skeleton import Skeleton
+from model.blocks import MambaBlock, over_frames, over_joints
+from model.bone_aware import drop_path_rates
+from model.layers import LN_EPS
+
+
+class BoneBranch(nn.Module):
+    """Embeds the bones' spherical coordinates; (B, T, J, 3) -> (B, T, J, C)."""
+
+    def __init__(self, channel: int, d_state: int, d_conv: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, channel)
+        self.spatial = MambaBlock(channel, d_state, d_conv)
+        self.spatial_norm = nn.LayerNorm(channel, eps=LN_EPS)
+        self.temporal = MambaBlock(channel, d_state, d_conv)
+        self.temporal_norm = nn.LayerNorm(channel, eps=LN_EPS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.embed(features)
+        x = self.spatial_norm(over_joints(self.spatial, x))
+        return self.temporal_norm(over_frames(self.temporal, x))
+
+
+class Fusion(nn.Module):
+    """A softmax-weighted sum of joint and bone features, the weights read from both."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(2 * channel, 2)
+        nn.init.zeros_(self.score.weight)
+        nn.init.constant_(self.score.bias, 0.5)
+
+    def forward(self, joints: Tensor, bones: Tensor) -> Tensor:
+        weights = self.score(torch.cat((joints, bones), dim=-1)).softmax(dim=-1)
+        return weights[..., :1] * joints + weights[..., 1:] * bones
+
+
+class MeanFusion(nn.Module):
+    """Ablation: half joints, half bones, nothing learnt."""
+
+    def forward(self, joints: Tensor, bones: Tensor) -> Tensor:
+        return (joints + bones) / 2
+
+
+class Lifter(nn.Module):
+    """Lifts 2D joints and bone features to 3D (paper, section 3).
+
+    Block 0 and the positional embeddings make the joint branch; it is fused with the bone branch;
+    blocks 1 .. depth-1 refine. The two LayerNorms after spatial and temporal blocks are shared by
+    all depths.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        n_frames: int,
+        channel: int = 64,
+        depth: int = 8,
+        d_state: int = 16,
+        d_conv: int = 4,
+        bone_branch: bool = True,
+        graph: str = "both",
+        fusion: str = "learned",
+    ) -> None:
+        """graph: "both" | "forward" | "none"; fusion: "learned" | "mean"."""
+        super().__init__()
+        adjacency = None if graph == "none" else torch.from_numpy(skeleton.adjacency()).float()
+        rates = drop_path_rates(depth)
+        self.embed = nn.Linear(3, channel)
+        self.spatial_position = nn.Parameter(torch.zeros(1, skeleton.num_joints, channel))
+        self.temporal_position = nn.Parameter(torch.zeros(1, n_frames, channel))
+        self.spatial = nn.ModuleList(
+            MambaBlock(channel, d_state, d_conv, rate, adjacency, backward_graph=graph == "both")
+            for rate in rates
+        )
+        self.temporal = nn.ModuleList(MambaBlock(channel, d_state, d_conv, rate) for rate in rates)
+        self.spatial_norm = nn.LayerNorm(channel, eps=LN_EPS)
+        self.temporal_norm = nn.LayerNorm(channel, eps=LN_EPS)
+        self.bone_branch = BoneBranch(channel, d_state, d_conv) if bone_branch else None
+        self.fusion: nn.Module | None = None
+        if bone_branch:
+            self.fusion = Fusion(channel) if fusion == "learned" else MeanFusion()
+        self.head = nn.Sequential(nn.LayerNorm(channel), nn.Linear(channel, 3))
+
+    @property
+    def n_frames(self) -> int:
+        return self.temporal_position.shape[1]
+
+    def forward(self, pose_2d: Tensor, features: Tensor | None) -> Tensor:
+        """pose_2d (B, T, J, 3), bone features (B, T, J, 3; unread without the bone branch)
+        -> pose_3d (B, T, J, 3) in normalised units."""
+        x = self.embed(pose_2d) + self.spatial_position
+        x = self.spatial_norm(over_joints(self.spatial[0], x)) + self.temporal_position[:, :, None]
+        x = self.temporal_norm(over_frames(self.temporal[0], x))
+        if self.bone_branch is not None:
+            x = self.fusion(x, self.bone_branch(features))
+        for spatial, temporal in zip(self.spatial[1:], self.temporal[1:], strict=True):
+            x = self.spatial_norm(over_joints(spatial, x))
+            x = self.temporal_norm(over_frames(temporal, x))
+        return self.head(x)

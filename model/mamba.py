@@ -1,0 +1,99 @@
+"""The bidirectional Mamba mixer; with graph convolutions it is the paper's GEM mixer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.graph import GraphConv
+from model.ops import DirectionWeights, bidirectional_inner
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
+
+
+class ScanDirection(nn.Module):
+    """The weights of one scan direction: causal conv, input-dependent dt, B and C, A and D.
+
+    Source: Gu & Dao 2023 (Mamba), algorithm 2 with the S4D-real initialisation.
+    """
+
+    def __init__(self, dim: int, d_state: int, d_conv: int) -> None:
+        super().__init__()
+        dt_rank = math.ceil(dim / 16)
+        self.conv1d = nn.Conv1d(dim, dim, d_conv, groups=dim, padding=d_conv - 1)
+        self.x_proj = nn.Linear(dim, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, dim)
+        self.A_log = nn.Parameter(torch.arange(1.0, d_state + 1).log().repeat(dim, 1))
+        self.D = nn.Parameter(torch.ones(dim))
+
+        nn.init.uniform_(self.dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
+        log_dt = torch.empty(dim).uniform_(math.log(DT_MIN), math.log(DT_MAX))
+        dt = log_dt.exp().clamp(min=DT_FLOOR)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
+
+    def weights(self) -> DirectionWeights:
+        return DirectionWeights(
+            conv_weight=self.conv1d.weight,
+            conv_bias=self.conv1d.bias,
+            x_proj=self.x_proj.weight,
+            dt_proj=self.dt_proj.weight,
+            dt_bias=self.dt_proj.bias,
+            A=-torch.exp(self.A_log),
+            D=self.D,
+        )
+
+
+class GraphInput(nn.Module):
+    """What a GEM direction reads: LayerNorm, then the graph convolution over the joints."""
+
+    def __init__(self, dim: int, adjacency: Tensor, reverse_joints: bool) -> None:
+        """reverse_joints: the layer's joint axis (BatchNorm channels, Â) runs backwards."""
+        super().__init__()
+        self.reverse_joints = reverse_joints
+        self.norm = nn.LayerNorm(dim)
+        self.conv = GraphConv(dim, adjacency.flip(0, 1) if reverse_joints else adjacency)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, J, C) in the skeleton's order -> (N, J, C) in the skeleton's order."""
+        x = self.norm(x)
+        return self.conv(x.flip(1)).flip(1) if self.reverse_joints else self.conv(x)
+
+
+class BiMamba(nn.Module):
+    """Bidirectional Mamba-1 mixer with expansion 1; (N, L, C) -> (N, L, C).
+
+    With an adjacency, the sequence is the joints of a frame and each direction first sees its
+    neighbours through a graph convolution: the GCN-enhanced Mamba (GEM).
+    Sources: Zhu et al. 2024 (Vision Mamba) for the two directions; the MDTF paper for GEM.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        adjacency: Tensor | None = None,
+        backward_graph: bool = True,
+    ) -> None:
+        """adjacency: (J, J), None for no graph convolution; backward_graph: also in the backward
+        direction (False is an ablation)."""
+        super().__init__()
+        self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
+        self.forward_scan = ScanDirection(dim, d_state, d_conv)
+        self.backward_scan = ScanDirection(dim, d_state, d_conv)
+        self.forward_graph = self.backward_graph = None
+        if adjacency is not None:
+            self.forward_graph = GraphInput(dim, adjacency, reverse_joints=False)
+            if backward_graph:
+                self.backward_graph = GraphInput(dim, adjacency, reverse_joints=True)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        x_forward = self.forward_graph(x) if self.forward_graph else x
+        x_backward = self.backward_graph(x) if self.backward_graph else x
+        y = bidirectional_inner(
+            x_forward, x_backward, z, self.forward_scan.weights(), self.backward_scan.weights()
+        )
+        return self.out_proj(y)

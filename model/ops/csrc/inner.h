@@ -1,0 +1,289 @@
+/* The inside of a bidirectional Mamba mixer, fused: for each direction a depthwise causal
+ * convolution, SiLU, the projections to dt, B and C, softplus and the scan; then
+ * out = 0.5 (y_forward + y_backward) SiLU(z).
+ *
+ * A sequence is worked off in chunks of steps that stay in the cache from one stage to the next.
+ * Nothing is flipped: the backward direction walks its rows from the last to the first.
+ */
+#pragma once
+#include "gemm.h"
+#include "scan.h"
+
+enum { DIRECTIONS = 2, MAX_TAPS = 4 };
+
+typedef struct {
+    int64_t outer, inner, length, channels, states, rank, taps;
+} Shape;
+
+/* A tensor (outer, inner, length, channels): strides in elements, channels contiguous. */
+typedef struct {
+    float *data;
+    int64_t outer, inner, step;
+} View;
+
+/* The weights of one direction, or their gradients, as PyTorch stores them. */
+typedef struct {
+    float *conv_weight; /* (channels, taps) */
+    float *conv_bias;   /* (channels) */
+    float *x_proj;      /* (rank + 2 states, channels) */
+    float *dt_proj;     /* (channels, rank) */
+    float *dt_bias;     /* (channels) */
+    float *A;           /* (channels, states) */
+    float *D;           /* (channels) */
+} Weights;
+
+typedef struct {
+    Shape shape;
+    View x[DIRECTIONS], z;
+    Weights weights[DIRECTIONS];
+    View out;      /* forward: written; backward: the derivative by it */
+    float *states; /* (DIRECTIONS, rows, chunks - 1, states, channels) padded, or NULL */
+} Inner;
+
+typedef struct {
+    View x[DIRECTIONS], z; /* x[1] may be x[0]: then the sum is written */
+    Weights weights[DIRECTIONS];
+} InnerGrads;
+
+/* Everything padded: channels and rank to vectors, states to blocks. */
+typedef struct {
+    int64_t channels, states, rank, projected; /* projected = rank + 2 states: dt | B | C */
+    int64_t chunk, kept;                       /* steps a chunk; states kept for the backward */
+} Padded;
+
+INLINE Padded padded_sizes(const Shape *s) {
+    Padded p;
+    p.channels = round_up(s->channels, LANES);
+    p.states = round_up(s->states, STATE_BLOCK);
+    p.rank = round_up(s->rank, LANES);
+    p.projected = p.rank + 2 * p.states;
+    p.chunk = chunk_steps(s->length);
+    p.kept = s->length ? (s->length - 1) / p.chunk : 0;
+    return p;
+}
+
+/* The weights of one direction, padded with zeros and laid out for vectors of channels. Their
+ * gradients are summed in the same layout (the transposes have none). */
+typedef struct {
+    float *conv_weight; /* (taps, channels) */
+    float *conv_bias;   /* (channels) */
+    float *x_proj;      /* (projected, channels) */
+    float *x_proj_t;    /* (channels, projected) */
+    float *dt_proj;     /* (rank, channels) */
+    float *dt_proj_t;   /* (channels, rank) */
+    float *dt_bias;     /* (channels) */
+    float *A;           /* (states, channels); the weights: times log2(e) */
+    float *D;           /* (channels) */
+} Packed;
+
+/* Hands out pieces of one allocation. With base NULL it only measures. */
+typedef struct {
+    float *base;
+    size_t used;
+} Arena;
+
+INLINE float *take(Arena *arena, int64_t floats) {
+    float *piece = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (size_t)round_up(floats, 16); /* whole cache lines */
+    return piece;
+}
+
+static float *allocate(size_t floats) {
+    void *memory = NULL;
+    return posix_memalign(&memory, 64, (floats + 16) * sizeof(float)) ? NULL : memory;
+}
+
+static Packed take_packed(Arena *arena, const Shape *s, const Padded *p, int transposes) {
+    Packed w;
+    w.conv_weight = take(arena, s->taps * p->channels);
+    w.conv_bias = take(arena, p->channels);
+    w.x_proj = take(arena, p->projected * p->channels);
+    w.dt_proj = take(arena, p->rank * p->channels);
+    w.dt_bias = take(arena, p->channels);
+    w.A = take(arena, p->states * p->channels);
+    w.D = take(arena, p->channels);
+    w.x_proj_t = transposes ? take(arena, p->channels * p->projected) : NULL;
+    w.dt_proj_t = transposes ? take(arena, p->channels * p->rank) : NULL;
+    return w;
+}
+
+/* Row of the padded projection that holds row r of x_proj. */
+INLINE int64_t projected_row(const Shape *s, const Padded *p, int64_t r) {
+    if (r < s->rank) return r;
+    r -= s->rank;
+    return r < s->states ? p->rank + r : p->rank + p->states + (r - s->states);
+}
+
+/* The memory of w must be zero. */
+static void pack(const Shape *s, const Padded *p, const Weights *from, const Packed *w) {
+    for (int64_t c = 0; c < s->channels; c++) {
+        for (int64_t k = 0; k < s->taps; k++)
+            w->conv_weight[k * p->channels + c] = from->conv_weight[c * s->taps + k];
+        for (int64_t r = 0; r < s->rank; r++) {
+            w->dt_proj[r * p->channels + c] = from->dt_proj[c * s->rank + r];
+            w->dt_proj_t[c * p->rank + r] = from->dt_proj[c * s->rank + r];
+        }
+        for (int64_t n = 0; n < s->states; n++)
+            w->A[n * p->channels + c] = from->A[c * s->states + n] * LOG2_E;
+    }
+    for (int64_t r = 0; r < s->rank + 2 * s->states; r++) {
+        int64_t row = projected_row(s, p, r);
+        for (int64_t c = 0; c < s->channels; c++) {
+            w->x_proj[row * p->channels + c] = from->x_proj[r * s->channels + c];
+            w->x_proj_t[c * p->projected + row] = from->x_proj[r * s->channels + c];
+        }
+    }
+    memcpy(w->conv_bias, from->conv_bias, s->channels * sizeof(float));
+    memcpy(w->dt_bias, from->dt_bias, s->channels * sizeof(float));
+    memcpy(w->D, from->D, s->channels * sizeof(float));
+}
+
+/* pack(), backwards: the summed gradients to where PyTorch wants them. */
+static void unpack(const Shape *s, const Padded *p, const Packed *g, const Weights *to) {
+    for (int64_t c = 0; c < s->channels; c++) {
+        for (int64_t k = 0; k < s->taps; k++)
+            to->conv_weight[c * s->taps + k] = g->conv_weight[k * p->channels + c];
+        for (int64_t r = 0; r < s->rank; r++)
+            to->dt_proj[c * s->rank + r] = g->dt_proj[r * p->channels + c];
+        for (int64_t n = 0; n < s->states; n++)
+            to->A[c * s->states + n] = g->A[n * p->channels + c];
+    }
+    for (int64_t r = 0; r < s->rank + 2 * s->states; r++)
+        memcpy(to->x_proj + r * s->channels, g->x_proj + projected_row(s, p, r) * p->channels,
+               s->channels * sizeof(float));
+    memcpy(to->conv_bias, g->conv_bias, s->channels * sizeof(float));
+    memcpy(to->dt_bias, g->dt_bias, s->channels * sizeof(float));
+    memcpy(to->D, g->D, s->channels * sizeof(float));
+}
+
+/* Rows of one sequence of a tensor, in the order a direction walks them. */
+typedef struct {
+    float *first;
+    int64_t stride; /* negative for the backward direction */
+} Rows;
+
+INLINE Rows rows_of(const View *view, const Shape *s, int64_t row, int reverse) {
+    float *start = view->data + row / s->inner * view->outer + row % s->inner * view->inner;
+    if (reverse) return (Rows){start + (s->length - 1) * view->step, -view->step};
+    return (Rows){start, view->step};
+}
+
+/* The last vector of a row may hold fewer than LANES channels. */
+INLINE vec load_part(const float *p, int64_t count) {
+    if (count >= LANES) return load(p);
+    float lanes[LANES] = {0};
+    for (int64_t i = 0; i < count; i++) lanes[i] = p[i];
+    return load(lanes);
+}
+INLINE void store_part(float *p, vec v, int64_t count) {
+    if (count >= LANES) {
+        store(p, v);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) p[i] = v[i];
+}
+
+/* What one direction computes of one chunk. */
+typedef struct {
+    float *x;         /* (taps - 1 + chunk, channels): the input, with the steps before */
+    float *conv;      /* (chunk, channels): before SiLU; NULL if not wanted */
+    float *u;         /* (chunk, channels): after SiLU, the scan's input */
+    float *projected; /* (chunk, projected): dt | B | C */
+    float *raw_delta; /* (chunk, channels): before softplus; NULL if not wanted */
+    float *delta;     /* (chunk, channels) */
+    float *y;         /* (chunk, channels) */
+    float *state;     /* (states, channels) */
+} Stage;
+
+static Stage take_stage(Arena *arena, const Shape *s, const Padded *p, int for_backward) {
+    Stage stage;
+    int64_t dense = p->chunk * p->channels;
+    stage.x = take(arena, (s->taps - 1) * p->channels + dense);
+    stage.conv = for_backward ? take(arena, dense) : NULL;
+    stage.u = take(arena, dense);
+    stage.projected = take(arena, p->chunk * p->projected);
+    stage.raw_delta = for_backward ? take(arena, dense) : NULL;
+    stage.delta = take(arena, dense);
+    stage.y = take(arena, dense);
+    stage.state = take(arena, p->states * p->channels);
+    return stage;
+}
+
+/* Everything of steps [first, first + steps) up to the scan's inputs. */
+INLINE Chunk prepare_chunk(const Shape *s, const Padded *p, const Packed *w, Rows x, int64_t first,
+                           int64_t steps, const Stage *stage) {
+    const int64_t channels = p->channels, before = s->taps - 1;
+    for (int64_t t = 0; t < steps + before; t++) {
+        float *row = stage->x + t * channels;
+        int64_t step = first + t - before;
+        if (step < 0) {
+            memset(row, 0, channels * sizeof(float));
+        } else {
+            memcpy(row, x.first + step * x.stride, s->channels * sizeof(float));
+            for (int64_t c = s->channels; c < channels; c++) row[c] = 0;
+        }
+    }
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec conv = load(w->conv_bias + c);
+            for (int64_t k = 0; k < s->taps; k++)
+                conv += load(stage->x + (t + k) * channels + c) *
+                        load(w->conv_weight + k * channels + c);
+            if (stage->conv) store(stage->conv + t * channels + c, conv);
+            store(stage->u + t * channels + c, conv * sigmoid(conv));
+        }
+    gemm(steps, channels, p->projected, (Strided){stage->u, channels, 1}, w->x_proj_t,
+         p->projected, stage->projected, p->projected, 0);
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec raw = load(w->dt_bias + c);
+            for (int64_t r = 0; r < s->rank; r++)
+                raw += load(w->dt_proj + r * channels + c) * stage->projected[t * p->projected + r];
+            if (stage->raw_delta) store(stage->raw_delta + t * channels + c, raw);
+            store(stage->delta + t * channels + c, softplus(raw));
+        }
+    return (Chunk){steps, channels, p->states, stage->delta, stage->u,
+                   stage->projected + p->rank, stage->projected + p->rank + p->states,
+                   p->projected, w->A, w->D};
+}
+
+INLINE float *kept_state(const Inner *in, const Padded *p, int direction, int64_t row,
+                         int64_t chunk) {
+    int64_t rows = in->shape.outer * in->shape.inner;
+    return in->states +
+           ((direction * rows + row) * p->kept + chunk - 1) * p->states * p->channels;
+}
+
+/* Both directions of one sequence. */
+static void inner_forward_row(const Inner *in, const Padded *p, const Packed *packed, int64_t row,
+                              const Stage *stage) {
+    const Shape *s = &in->shape;
+    const size_t state_bytes = p->states * p->channels * sizeof(float);
+    for (int direction = 0; direction < DIRECTIONS; direction++) {
+        const Packed *w = packed + direction;
+        Rows x = rows_of(&in->x[direction], s, row, direction), z = rows_of(&in->z, s, row, direction);
+        Rows out = rows_of(&in->out, s, row, direction);
+        memset(stage->state, 0, state_bytes);
+        for (int64_t first = 0; first < s->length; first += p->chunk) {
+            int64_t steps = smaller(p->chunk, s->length - first);
+            if (first && in->states)
+                memcpy(kept_state(in, p, direction, row, first / p->chunk), stage->state,
+                       state_bytes);
+            Chunk chunk = prepare_chunk(s, p, w, x, first, steps, stage);
+            scan_chunk(&chunk, stage->state, stage->y);
+            for (int64_t t = 0; t < steps; t++) {
+                float *to = out.first + (first + t) * out.stride;
+                const float *gate = z.first + (first + t) * z.stride;
+                for (int64_t c = 0; c < s->channels; c += LANES) {
+                    int64_t count = s->channels - c;
+                    vec y = load(stage->y + t * p->channels + c);
+                    if (direction) {
+                        vec g = load_part(gate + c, count);
+                        y = (y + load_part(to + c, count)) * (0.5f * g * sigmoid(g));
+                    }
+                    store_part(to + c, y, count);
+                }
+            }
+        }
+    }
+}

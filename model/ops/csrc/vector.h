@@ -1,0 +1,155 @@
+/* A vector of floats and the functions of it that the kernels need.
+ *
+ * Lanes are channels. GCC's and clang's vector extensions write the arithmetic; intrinsics appear
+ * only where the extensions have no word for an instruction (min, max, AVX-512's scalef).
+ */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define LANES 16
+#else
+#define LANES 8
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define LOG2_E 1.4426950408889634f
+
+INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
+INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
+INLINE vec splat(float x) { return (vec){} + x; }
+INLINE vec select_vec(ivec mask, vec a, vec b) {
+    return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
+}
+
+/* Of an x that is NaN, max and min return the other operand. */
+INLINE vec max_vec(vec x, vec other) {
+#if LANES == 16
+    return (vec)_mm512_max_ps((__m512)x, (__m512)other);
+#elif defined(__AVX__)
+    return (vec)_mm256_max_ps((__m256)x, (__m256)other);
+#else
+    return select_vec(x > other, x, other);
+#endif
+}
+INLINE vec min_vec(vec x, vec other) {
+#if LANES == 16
+    return (vec)_mm512_min_ps((__m512)x, (__m512)other);
+#elif defined(__AVX__)
+    return (vec)_mm256_min_ps((__m256)x, (__m256)other);
+#else
+    return select_vec(x < other, x, other);
+#endif
+}
+INLINE vec abs_vec(vec x) { return (vec)((ivec)x & 0x7fffffff); }
+
+/* 2^r for |r| <= 1/2. */
+INLINE vec exp2_near_zero(vec r) {
+    vec p = splat(1.535336188319500e-4f);
+    p = p * r + 1.339887440266574e-3f;
+    p = p * r + 9.618437357674640e-3f;
+    p = p * r + 5.550332471162809e-2f;
+    p = p * r + 2.402264791363012e-1f;
+    p = p * r + 6.931472028550421e-1f;
+    return p * r + 1.0f;
+}
+
+/* 2^x to 1e-7 relative, exact at 0; exactly 0 from -127 down. x must be at most 127.
+ *
+ * x = n + r with n its nearest multiple of 1 (AVX-512, others) or 1/8 (AVX2, whose permutation
+ * instruction looks up 2^(k/8)), and 2^r by a minimax polynomial constrained to p(0) = 1: without
+ * that constraint it is off by an ulp at 0, where slow decays live, and a state remembers
+ * thousands of such steps. Adding 1.5 * 2^23 (2^20) rounds: it leaves n in the sum's low bits. */
+#if LANES == 16
+INLINE vec exp2_vec(vec x) {
+    x = max_vec(x, splat(-160.0f));
+    vec n = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+    return (vec)_mm512_scalef_ps((__m512)exp2_near_zero(x - n), (__m512)n);
+}
+#elif defined(__AVX2__)
+INLINE vec exp2_vec(vec x) {
+    x = max_vec(x, splat(-127.0f));
+    vec shifted = x + 1572864.0f;
+    vec r = x - (shifted - 1572864.0f);
+    /* 2^(k/8), less the k that the shift below adds to the low end of the exponent's bits. */
+    const __m256 table = {0x1.000000p+0f, 0x1.f72b84p-1f, 0x1.f06fe0p-1f, 0x1.ebfdaep-1f,
+                          0x1.ea09e6p-1f, 0x1.eace54p-1f, 0x1.ee89fap-1f, 0x1.f5818ep-1f};
+    ivec k = (ivec)_mm256_permutevar8x32_ps(table, (__m256i)shifted); /* by the low three bits */
+    vec scale = (vec)(k + ((ivec)shifted << 20));
+    vec p = splat(5.549622177e-2f);
+    p = p * r + 2.402576300e-01f;
+    p = p * r + 6.931472143e-01f;
+    p = p * r + 1.0f;
+    return scale * p;
+}
+#else
+INLINE vec exp2_vec(vec x) {
+    x = max_vec(x, splat(-127.0f));
+    vec shifted = x + 12582912.0f;
+    vec p = exp2_near_zero(x - (shifted - 12582912.0f));
+    return (vec)((ivec)p + ((ivec)shifted << 23)); /* at -127: p = 1, and its exponent becomes 0 */
+}
+#endif
+
+INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp2_vec(min_vec(x * -LOG2_E, splat(126.0f)))); }
+
+/* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), the logarithm by its atanh series
+ * log(1 + e) = 2 atanh(e / (2 + e)): relative accuracy where the result is tiny, too. */
+INLINE vec softplus(vec x) {
+    vec e = exp2_vec(abs_vec(x) * -LOG2_E);
+    vec s = e / (2.0f + e), s2 = s * s;
+    vec p = splat(2.0f / 15);
+    p = p * s2 + 2.0f / 13;
+    p = p * s2 + 2.0f / 11;
+    p = p * s2 + 2.0f / 9;
+    p = p * s2 + 2.0f / 7;
+    p = p * s2 + 2.0f / 5;
+    p = p * s2 + 2.0f / 3;
+    p = p * s2 + 2.0f;
+    return max_vec(x, splat(0.0f)) + p * s;
+}
+
+/* The sum over the lanes of each of LANES vectors, as the lanes of one vector. Fixed order. */
+#define SHUFFLE __builtin_shufflevector
+INLINE vec lane_sums(const vec *r) {
+#if LANES == 16
+    vec a[8], b[4], c[2];
+    UNROLL for (int i = 0; i < 8; i++)
+        a[i] = SHUFFLE(r[i], r[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+               SHUFFLE(r[i], r[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    UNROLL for (int i = 0; i < 4; i++)
+        b[i] = SHUFFLE(a[i], a[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+               SHUFFLE(a[i], a[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    UNROLL for (int i = 0; i < 2; i++)
+        c[i] = SHUFFLE(b[i], b[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+               SHUFFLE(b[i], b[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    return SHUFFLE(c[0], c[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+           SHUFFLE(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+#else
+    vec a[4], b[2];
+    UNROLL for (int i = 0; i < 4; i++)
+        a[i] = SHUFFLE(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) +
+               SHUFFLE(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    UNROLL for (int i = 0; i < 2; i++)
+        b[i] = SHUFFLE(a[i], a[i + 2], 0, 1, 8, 9, 4, 5, 12, 13) +
+               SHUFFLE(a[i], a[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    return SHUFFLE(b[0], b[1], 0, 8, 2, 10, 4, 12, 6, 14) +
+           SHUFFLE(b[0], b[1], 1, 9, 3, 11, 5, 13, 7, 15);
+#endif
+}
+
+INLINE int64_t round_up(int64_t n, int64_t multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+}
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -1,0 +1,95 @@
+"""The CUDA kernels of mamba-ssm and causal-conv1d, where they are installed.
+
+Both want (batch, channels, length) and know one direction only: the transposes and flips that the
+rest of the project avoids happen here.
+Sources: github.com/state-spaces/mamba, github.com/Dao-AILab/causal-conv1d.
+"""
+
+import importlib
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.ops.definition import DirectionWeights
+
+
+def missing() -> str | None:
+    """Why the upstream kernels cannot run, or None if they can.
+
+    The packages import without their compiled parts (and then fail, or crawl, when called), so
+    those parts are what is asked for.
+    """
+    for module in ("selective_scan_cuda", "causal_conv1d_cuda"):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a broken CUDA build fails with much more than ImportError
+            return f"{module} does not import ({type(error).__name__}: {error})".splitlines()[0]
+    return None
+
+
+def _channels_first(x: Tensor, reverse: bool) -> Tensor:
+    """(..., L, C) -> (rows, C, L), flipped in time for the backward direction."""
+    x = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).transpose(1, 2)
+    return (x.flip(-1) if reverse else x).contiguous()
+
+
+def _channels_last(x: Tensor, shape: tuple[int, ...], reverse: bool) -> Tensor:
+    return (x.flip(-1) if reverse else x).transpose(1, 2).reshape(shape)
+
+
+def scan_upstream(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    reverse: bool = False,
+) -> Tensor:
+    """The scan of `definition.scan_sequential` through `selective_scan_fn`."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    u_, delta_, B_, C_ = (_channels_first(x, reverse) for x in (u, delta, B, C))
+    y = selective_scan_fn(u_, delta_, A, B_, C_, D, delta_softplus=False)
+    return _channels_last(y, u.shape, reverse)
+
+
+def _direction(x: Tensor, weights: DirectionWeights, reverse: bool) -> Tensor:
+    """One direction before its gate; stays channels-first between the two kernels."""
+    from causal_conv1d import causal_conv1d_fn
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    rank, states = weights.dt_proj.shape[1], weights.A.shape[1]
+    u = causal_conv1d_fn(
+        _channels_first(x, reverse),
+        weights.conv_weight.squeeze(1),
+        weights.conv_bias,
+        activation="silu",
+    )
+    projected = F.linear(u.transpose(1, 2), weights.x_proj)
+    dt, B, C = projected.split([rank, states, states], dim=-1)
+    y = selective_scan_fn(
+        u,
+        F.linear(dt, weights.dt_proj).transpose(1, 2).contiguous(),
+        weights.A,
+        B.transpose(1, 2).contiguous(),
+        C.transpose(1, 2).contiguous(),
+        weights.D,
+        delta_bias=weights.dt_bias,
+        delta_softplus=True,
+    )
+    return _channels_last(y, x.shape, reverse)
+
+
+def inner_upstream(
+    x_forward: Tensor,
+    x_backward: Tensor,
+    z: Tensor,
+    forward: DirectionWeights,
+    backward: DirectionWeights,
+) -> Tensor:
+    """`definition.inner_composed` through the upstream kernels."""
+    y = _direction(x_forward, forward, False) + _direction(x_backward, backward, True)
+    return 0.5 * y * F.silu(z)

@@ -1,0 +1,227 @@
+"""Motion capture to Human3.6M rows: bodies, windows, held-out subjects, and broken files."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.bodies import random_body, scale_bones
+from data.preprocess import mocap
+from data.preprocess.mocap import check_held_out, mocap_rows, read_mocap
+from data.preprocess.synthetic import perform, rest_pose
+from data.projection import CAMERAS, MIN_DEPTH
+from lib.errors import UserError
+from lib.skeleton import H36M
+
+SCRIPT = Path(mocap.__file__)
+SHARED = Path(__file__).parents[1].parent / "shared" / "mocap" / "mocap17_cmu.npz"
+HEAD = {"fps": 50.0, "unit_m": 0.0005, "parents": list(H36M.parents)}
+CLIPS = {
+    "a_walk": {"subject": "a", "action": "slow walk", "split": "train"},
+    "a_sit": {"subject": "a", "action": "sit", "split": "train"},
+    "b_walk": {"subject": "b", "action": "slow walk", "split": "test"},
+}
+
+
+def save(path, *, head=None, clips=None, **arrays):
+    """A small file of the format; arguments replace parts of it."""
+    clips = CLIPS if clips is None else clips
+    for name in clips:
+        rng = np.random.default_rng(len(name))
+        action = name.partition("_")[2]
+        motion = perform(rng, action if action in ("walk", "sit") else "jump", rest_pose(), 80)
+        arrays.setdefault(name, np.round(motion * 2).astype(np.int16))
+    meta = {"head": HEAD | (head or {}), "clips": clips}
+    np.savez_compressed(path, __meta__=arrays.pop("__meta__", json.dumps(meta)), **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("mocap") / "mocap.npz")
+
+
+def bone_lengths(motion):
+    return np.linalg.norm(motion[:, H36M.bone_children] - motion[:, H36M.bone_parents], axis=-1)
+
+
+def test_millimetres_come_out(file):
+    clip = read_mocap(file)[0]
+    rng = np.random.default_rng(len("a_walk"))
+    np.testing.assert_allclose(clip.motion, perform(rng, "walk", rest_pose(), 80), atol=0.2501)
+    assert (clip.subject, clip.action, clip.split) == ("a", "slow walk", "train")
+
+
+def test_scaling_changes_lengths_and_nothing_else(file):
+    """Every bone by its factor in its old direction; the ground stays where it is."""
+    motion = read_mocap(file)[0].motion
+    factors = random_body(np.random.default_rng(3))
+    scaled = scale_bones(motion, factors)
+    np.testing.assert_allclose(bone_lengths(scaled), bone_lengths(motion) * factors[1:], rtol=1e-9)
+    bones = motion[:, H36M.bone_children] - motion[:, H36M.bone_parents]
+    after = scaled[:, H36M.bone_children] - scaled[:, H36M.bone_parents]
+    np.testing.assert_allclose(np.cross(bones, after), 0, atol=1e-4)
+    assert scaled[..., 2].min() == pytest.approx(motion[..., 2].min())
+    np.testing.assert_allclose(scale_bones(motion, np.ones(17)), motion, atol=1e-9)
+
+
+def test_a_taller_person_stands_with_the_feet_at_the_same_place(file):
+    """All bones 1.1 times as long: the walk is the same, 1.1 times as large."""
+    motion = read_mocap(file)[0].motion
+    scaled = scale_bones(motion, np.full(17, 1.1))
+    np.testing.assert_allclose(scaled[..., :2], 1.1 * motion[..., :2], atol=1e-6)
+
+
+def test_rows_have_the_actions_and_held_out_subjects_of_the_file(file):
+    videos = list(mocap_rows(read_mocap(file), num_cameras=2, seed=0))
+    sources = [rows["source"][0] for _, rows in videos]
+    assert len(set(sources)) == len(sources)
+    for split, rows in videos:
+        assert len(set(rows["source"])) == 1
+        subject = rows["source"][0].split("_")[1]
+        assert (split == "test") == (subject == "b")
+        assert set(rows["action"]) <= {"slow walk", "sit"}
+    for name, about in CLIPS.items():  # each camera films each frame once
+        of_clip = [
+            rows
+            for _, rows in videos
+            if rows["source"][0].startswith(f"s_{about['subject']}_")
+            and rows["action"][0] == about["action"]
+        ]
+        assert sum(len(rows["source"]) for rows in of_clip) == 2 * 80, name
+
+
+def test_every_clip_has_a_body_and_a_camera_of_its_own(file):
+    """The same motion under two names, one of them held out: different pictures."""
+    clip = read_mocap(file)[0]
+    twin = replace(clip, name="twin", subject="b", split="test")
+    (_, one), (_, other) = mocap_rows([clip, twin], num_cameras=1, seed=0)
+    assert abs(one["2.5d_factor"][0] / other["2.5d_factor"][0] - 1) > 0.01
+    one, other = (np.ptp(rows["joints_2.5d_image"][..., 1], axis=1) for rows in (one, other))
+    assert abs(one.mean() / other.mean() - 1) > 0.01  # height, mm
+
+
+def test_a_clip_s_randomness_does_not_depend_on_its_neighbours(file):
+    clips = read_mocap(file)
+    alone = [rows for _, rows in mocap_rows(clips[2:], num_cameras=1, seed=0)]
+    together = [rows for s, rows in mocap_rows(clips, num_cameras=1, seed=0) if s == "test"]
+    other_seed = [rows for _, rows in mocap_rows(clips[2:], num_cameras=1, seed=1)]
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a["joint_2d"], b["joint_2d"])
+    assert not np.array_equal(alone[0]["joint_2d"], other_seed[0]["joint_2d"])
+
+
+def truncated(path):
+    save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def damaged(path):
+    save(path)
+    data = bytearray(path.read_bytes())
+    for at in range(len(data) // 3, len(data) // 3 + 200):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("echo executed",)
+
+
+BROKEN = {
+    "truncated": (truncated, "cannot be read"),
+    "damaged": (damaged, "cannot be read"),
+    "text": (lambda path: path.write_text("hello"), "not an .npz"),
+    "array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "not an .npz"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(Malicious())), "cannot be read"),
+    "object": (
+        lambda path: save(path, a_sit=np.array([Malicious()], dtype=object)),
+        "a_sit: Object arrays",
+    ),
+    "no meta": (lambda path: np.savez(path, x=np.zeros(3)), "__meta__"),
+    "no json": (lambda path: save(path, __meta__="{"), "cannot be read"),
+    "a list": (lambda path: save(path, __meta__="[1, 2]"), "cannot be read"),
+    "joints": (lambda path: save(path, a_sit=np.zeros((4, 16, 3), np.int16)), r"a_sit.*\(4, 16, 3"),
+    "empty": (lambda path: save(path, a_sit=np.zeros((0, 17, 3), np.int16)), "a_sit"),
+    "words": (lambda path: save(path, a_sit=np.full((4, 17, 3), "x")), "a_sit"),
+    "nan": (lambda path: save(path, a_sit=np.full((4, 17, 3), np.nan)), "a_sit.*finite"),
+    "tree": (lambda path: save(path, head={"parents": [-1] + 16 * [0]}), "parents"),
+    "fps": (lambda path: save(path, head={"fps": 120.0}), "120"),
+    "unit": (lambda path: save(path, head={"unit_m": None}), "unit is None"),
+    "split": (
+        lambda path: save(path, clips={"a_walk": CLIPS["a_walk"] | {"split": "val"}}),
+        "a_walk.*'val'",
+    ),
+    "missing": (
+        lambda path: save(path, __meta__=json.dumps({"head": HEAD, "clips": {"gone": {}}})),
+        "no array gone",
+    ),
+    "subject": (lambda path: save(path, clips={"a_walk": {"split": "train"}}), "subject"),
+    "both": (
+        lambda path: save(path, clips=CLIPS | {"a_jump": CLIPS["b_walk"] | {"subject": "a"}}),
+        "held out",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_files_are_refused_in_one_sentence(tmp_path, kind, capfd):
+    path = tmp_path / "mocap.npz"
+    breaker, message = BROKEN[kind]
+    breaker(path)
+    with pytest.raises(UserError, match=message) as error:
+        check_held_out(read_mocap(path))
+    assert "\n" not in str(error.value)
+    assert "executed" not in capfd.readouterr().out
+
+
+def run(*args, cwd):
+    command = [sys.executable, str(SCRIPT), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def test_the_command_writes_the_same_bytes_from_anywhere(tmp_path, file):
+    for folder, cwd in (("one", tmp_path), ("two", SCRIPT.parent)):
+        done = run(file, "--data-root", tmp_path / folder, "--cameras", 1, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / folder / "mocap.pkl").read_bytes() for folder in ("one", "two"))
+    assert one == two
+
+
+def test_the_command_s_mistakes_write_nothing(tmp_path, file):
+    only_training = save(tmp_path / "train.npz", clips={"a_sit": CLIPS["a_sit"]})
+    for path, word in ((tmp_path / "none.npz", "no such file"), (only_training, "no test videos")):
+        done = run(path, "--data-root", tmp_path / "out", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1 and word in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the motion capture is not here")
+def test_real_motion_is_whole_and_in_the_picture():
+    clips = read_mocap(SHARED)
+    check_held_out(clips)
+    assert len(clips) == 263
+    assert sum(len(clip.motion) for clip in clips) == 142_991
+    assert {clip.subject for clip in clips if clip.split == "test"} == {
+        "cmu02",
+        "cmu131",
+        "cmu135",
+    }
+    cameras = {camera.name: camera for camera in CAMERAS}
+    some = clips[::40]
+    frames = 0
+    for _, rows in mocap_rows(some, num_cameras=1, seed=0):
+        frames += len(rows["source"])
+        camera = cameras[rows["camera_name"][0]]
+        xy, z = rows["joint3d_image"][..., :2], rows["joint3d_image"][..., 2]
+        assert (xy >= 0).all() and (xy <= camera.size).all()
+        assert (rows["2.5d_factor"][:, None] * (np.mean(camera.focal) + z)).min() > MIN_DEPTH
+    assert frames == sum(len(clip.motion) for clip in some)

@@ -1,0 +1,7 @@
+"""Stage 1: train the Bone Aware Module (or evaluate it with --eval-only)."""
+
+from lib.errors import run_main
+from train import main
+
+if __name__ == "__main__":
+    run_main(lambda: main(stage=1, output="checkpoint/stage1"))

@@ -1,0 +1,7 @@
+"""Stage 2: train fusion and refinement on a frozen Bone Aware Module (or evaluate it)."""
+
+from lib.errors import run_main
+from train import main
+
+if __name__ == "__main__":
+    run_main(lambda: main(stage=2, output="checkpoint/stage2"))
