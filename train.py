@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 import platform
 
 import torch
@@ -9,14 +10,25 @@ import torch
 from data.clips import ClipDataset
 from data.h36m import load_test_frames
 from data.loader import ClipLoader
-from lib.checkpoint import BEST, LATEST, Checkpoint, find_checkpoint, load_checkpoint, load_weights
+from lib.checkpoint import (
+    BEST,
+    LATEST,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    readable_checkpoints,
+)
 from lib.cli import DEFAULT_STAGE1, choose_device, parse_options
 from lib.config import Config, load_config, make_config
 from lib.errors import UserError, run_main
 from lib.files import find_path, write_json
-from lib.run import Run, logger
+from lib.parallel import Processes, is_lost_process, start_processes, stop_processes
+from lib.random_state import random_states, seed_everything, set_random_states
+from lib.run import Run, SilentRun, logger
+from lib.signals import Interrupted
 from lib.stages import BoneStage, LiftingStage, Stage
-from lib.trainer import Fit, Interrupted, progress_bar, seed_everything
+from lib.trainer import Fit, progress_bar
 from model.bone_aware import BoneAwareModule
 from model.build import (
     bone_aware_from_weights,
@@ -36,31 +48,56 @@ FREE_ON_RESUME = ("epochs", "data_root", "dt_file")
 def main(stage: int | None = None, output: str | None = None) -> int:
     """Run one command line; stage and output: what train_firststage/twostage.py fix."""
     options = parse_options(__doc__ or "", output, BACKENDS)
+    processes = start_processes(options.device)
+    try:
+        return run_command(options, processes, stage)
+    except RuntimeError as error:
+        if processes.world == 1 or not is_lost_process(error):
+            raise
+        raise UserError(
+            "another process of this run ended, so this one ends too; the other's message says why"
+        ) from error
+    finally:
+        stop_processes()
+
+
+def run_command(options: argparse.Namespace, processes: Processes, stage: int | None) -> int:
     checkpoint = read_checkpoint(options)
     config = read_config(options, checkpoint, stage)
-    device = choose_device(options.device)
+    device = choose_device(options.device, processes.local_rank if processes.world > 1 else None)
     if options.scan_backend:
         set_default_backend(options.scan_backend)
     backend, reason = resolve_backend("auto", device, torch.float32)
+    if not processes.is_main:
+        logger.setLevel(logging.WARNING)
     logger.info(
-        "scan backend %s (%s), device %s, %d threads, torch %s, Python %s",
-        *(backend, reason, device, torch.get_num_threads()),
+        "scan backend %s (%s), device %s, %d process(es) of %d thread(s), torch %s, Python %s",
+        *(backend, reason, device, processes.world, torch.get_num_threads()),
         *(torch.__version__, platform.python_version()),
     )
     seed = choose_seed(options, checkpoint)
     seed_everything(seed)
     task = make_stage(config, options, checkpoint, device)
     if options.eval_only:
-        evaluate(task, options)
+        evaluate(task, options, processes)
         return 0
-    return train(task, config, options, checkpoint, seed)
+    return train(task, config, options, checkpoint, seed, processes)
 
 
 def read_checkpoint(options: argparse.Namespace) -> Checkpoint | None:
     if not options.checkpoint:
         return None
     default = LATEST if options.resume else BEST
-    return load_checkpoint(find_checkpoint(options.checkpoint, options.checkpoint_file or default))
+    path = find_checkpoint(options.checkpoint, options.checkpoint_file or default)
+    try:
+        return load_checkpoint(path)
+    except UserError as error:
+        others = readable_checkpoints(path.parent, but=path)
+        if not others:
+            raise
+        raise UserError(
+            f"{error}; the newest readable one there: --checkpoint-file {others[0].name}"
+        ) from error
 
 
 def read_config(
@@ -144,8 +181,11 @@ def open_dataset(config: Config, split: str) -> ClipDataset:
     return ClipDataset(config.clips_dir, split, config.n_frames, config.use_proj_as_2d)
 
 
-def evaluate(task: Stage, options: argparse.Namespace) -> None:
-    report = task.evaluate(lambda items: progress_bar(items, "evaluating"))
+def evaluate(task: Stage, options: argparse.Namespace, processes: Processes) -> None:
+    off = not processes.is_main
+    report = task.evaluate(lambda items: progress_bar(items, "evaluating", off=off), processes)
+    if report is None:
+        return
     print(report.table())
     if options.report:
         write_json(options.report, report.as_dict())
@@ -157,6 +197,7 @@ def train(
     options: argparse.Namespace,
     checkpoint: Checkpoint | None,
     seed: int,
+    processes: Processes,
 ) -> int:
     dataset = open_dataset(config, "train")
     loader = ClipLoader(
@@ -166,20 +207,21 @@ def train(
         seed=seed,
         flip=config.flip,
         workers=options.num_cpus - 1,
+        processes=processes,
     )
-    saved_id = (
-        (checkpoint.training or {}).get("wandb_id") if checkpoint and options.resume else None
+    run = open_run(config, options, checkpoint, seed, processes)
+    if options.compile:
+        compile_model(task, dataset, run)
+    fit = Fit(
+        task,
+        loader,
+        config,
+        run,
+        seed=seed,
+        precision=options.precision,
+        save_every=options.save_every,
+        processes=processes,
     )
-    run = Run(
-        options.new_checkpoint,
-        is_resumed=options.resume,
-        use_log=options.use_log,
-        use_wandb=options.use_wandb,
-        wandb_name=options.wandb_name,
-        wandb_id=options.wandb_run_id or saved_id,
-        settings={**config.as_dict(), "seed": seed, "command": options.command},
-    )
-    fit = Fit(task, loader, config, run, seed)
     if options.resume:
         fit.restore(checkpoint)
     trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
@@ -194,6 +236,45 @@ def train(
     finally:
         run.close()
     return 0
+
+
+def open_run(
+    config: Config,
+    options: argparse.Namespace,
+    checkpoint: Checkpoint | None,
+    seed: int,
+    processes: Processes,
+) -> Run | SilentRun:
+    if not processes.is_main:
+        return SilentRun(options.new_checkpoint)
+    saved = (checkpoint.training or {}) if checkpoint and options.resume else {}
+    return Run(
+        options.new_checkpoint,
+        is_resumed=options.resume,
+        config=config.as_dict(),
+        seed=seed,
+        command=options.command,
+        use_log=options.use_log,
+        use_tensorboard=options.use_tensorboard,
+        use_wandb=options.use_wandb,
+        wandb_name=options.wandb_name,
+        wandb_id=options.wandb_run_id or saved.get("wandb_id"),
+    )
+
+
+def compile_model(task: Stage, dataset: ClipDataset, run: Run | SilentRun) -> None:
+    """torch.compile for the training steps, tried on one clip; where it fails, a message."""
+    states = random_states()
+    task.train_model = torch.compile(task.model)
+    batch = dataset.__getitems__([0]).to(next(task.model.parameters()).device)
+    try:
+        task.losses(batch)["total"].backward()
+    except Exception as error:  # compilers fail in many ways, and none of them is the user's
+        task.train_model = task.model
+        run.log(f"--compile: torch.compile fails here ({type(error).__name__}); going on without")
+    finally:
+        task.model.zero_grad(set_to_none=True)
+        set_random_states(states)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from data.safe_pickle import load_pickle
 from lib.errors import UserError
 from lib.evaluation import TestFrames
 from lib.files import write_json
+from lib.skeleton import H36M
 
 SPLITS = ("train", "test")
 INDEX, FORMAT = "index.json", 1
@@ -222,6 +223,9 @@ class FolderClips:
 
     def read(self, clips: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
+        if not len(clips):
+            empty = np.empty((0, self.n_frames, H36M.num_joints, 3), np.float32)
+            return empty, empty.copy()
         pairs = [self._read_file(int(clip)) for clip in clips]
         pose_2d, pose_3d = zip(*pairs, strict=True)
         return np.stack(pose_2d), np.stack(pose_3d)
@@ -265,6 +269,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(self.pose_2d.to(device), self.pose_3d.to(device), self.clips)
+
+    def part(self, start: int, end: int) -> "Batch":
+        rows = slice(start, end)
+        return Batch(self.pose_2d[rows], self.pose_3d[rows], self.clips[rows])
 
 
 class ClipDataset(Dataset):

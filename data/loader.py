@@ -1,16 +1,27 @@
 """Batches of an epoch: the order of the clips and which are mirrored follow from seed and epoch."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.clips import Batch, ClipDataset
+from lib.errors import UserError
 from lib.geometry import flip_pose
+from lib.parallel import Processes
 from lib.skeleton import Skeleton
 
 FLIP_PROBABILITY = 0.5
+
+
+@dataclass
+class SharedBatch(Batch):
+    """This process's clips of a batch: those from number `start` on, of `total`."""
+
+    start: int = 0
+    total: int = 0
 
 
 class _FlippingDataset(Dataset):
@@ -19,23 +30,35 @@ class _FlippingDataset(Dataset):
     def __init__(self, dataset: ClipDataset, skeleton: Skeleton) -> None:
         self.dataset, self.skeleton = dataset, skeleton
 
-    def __getitems__(self, pairs: Sequence[tuple[int, bool]]) -> Batch:
-        clips, flips = zip(*pairs, strict=True)
-        batch = self.dataset.__getitems__(clips)
-        flipped = torch.tensor(flips)
+    def __getitems__(self, pairs: Sequence[tuple[int, bool]]) -> Batch | UserError:
+        clips, flips = [clip for clip, _ in pairs], [flip for _, flip in pairs]
+        try:
+            batch = self.dataset.__getitems__(clips)
+        except UserError as error:
+            # Raised here, in a worker, it would reach the user with two tracebacks around it.
+            return error
         for pose in (batch.pose_2d, batch.pose_3d):
+            finite = pose.flatten(1).isfinite().all(dim=1)
+            if not finite.all():
+                bad = clips[int((~finite).nonzero()[0])]
+                return UserError(
+                    f"{self.dataset.source.where}: clip {bad} holds a number that is not finite;"
+                    " slice anew with data/preprocess/h36m.py, or remove the clip"
+                )
+            flipped = torch.tensor(flips, dtype=torch.bool)
             pose[flipped] = flip_pose(pose[flipped], self.skeleton)
         return batch
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Batch | UserError) -> Batch | UserError:
     return batch
 
 
 class ClipLoader:
     """Shuffled, randomly mirrored batches; nothing about an epoch depends on earlier ones.
 
-    So a run resumed at epoch e, step s sees just what the uninterrupted run would have seen.
+    So a run resumed at epoch e, step s sees just what the uninterrupted run would have seen, and
+    several processes see together what one would have seen.
     """
 
     def __init__(
@@ -47,12 +70,12 @@ class ClipLoader:
         seed: int,
         flip: bool,
         workers: int = 0,
+        processes: Processes | None = None,
     ) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.seed = seed
-        self.flip = flip
+        """batch_size: of all processes together; workers: processes that load data for this one."""
+        self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
         self.workers = workers
+        self.processes = processes or Processes()
         self._flipping = _FlippingDataset(dataset, skeleton)
 
     def __len__(self) -> int:
@@ -67,13 +90,24 @@ class ClipLoader:
         pairs = list(zip(clips, flips, strict=True))
         return [pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)]
 
-    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `start_step` on."""
-        yield from DataLoader(
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[SharedBatch]:
+        """This process's part of the batches of an epoch, from `start_step` on.
+
+        Raises UserError: a clip that cannot be read, or holds NaN or infinity.
+        """
+        order = self.order(epoch)[start_step:]
+        shares = [self.processes.share(len(pairs)) for pairs in order]
+        loader = DataLoader(
             self._flipping,
-            batch_sampler=self.order(epoch)[start_step:],
+            batch_sampler=[pairs[a:b] for pairs, (a, b) in zip(order, shares, strict=True)],
             num_workers=self.workers,
             collate_fn=_as_is,
             # Its own generator: the default one would draw from the global random state.
             generator=torch.Generator(),
         )
+        for batch, pairs, (start, _) in zip(loader, order, shares, strict=True):
+            if isinstance(batch, UserError):
+                raise batch
+            yield SharedBatch(
+                batch.pose_2d, batch.pose_3d, batch.clips, start=start, total=len(pairs)
+            )

@@ -1,8 +1,14 @@
-"""Pickles from strangers: numpy arrays and plain containers are let in, code is not."""
+"""Pickles from strangers: numpy arrays and plain containers are let in, code is not.
+
+numpy's own rebuilding functions believe what a file says about a dtype, so that a forged file can
+make arrays of raw pointers. Here arrays are rebuilt from a checked dtype, its bytes and its shape.
+"""
 
 import codecs
+import math
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,18 +16,56 @@ import numpy as np
 
 from lib.errors import UserError
 
-_multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-_numeric = np._core.numeric if hasattr(np, "_core") else np.core.numeric
+
+class _DType:
+    """A dtype in a file: its name and byte order are read, its memory layout is numpy's own."""
+
+    _NAME = re.compile(r"[biufcSUO]\d+")
+
+    def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
+        if not isinstance(name, str) or not self._NAME.fullmatch(name):
+            raise pickle.UnpicklingError(f"arrays of type {name!r}")
+        self.made = np.dtype(name)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, order, *described, _size, _alignment, _flags = state[:8]
+        if order not in ("<", ">", "|", "=") or any(part is not None for part in described):
+            raise pickle.UnpicklingError("arrays of records")
+        self.made = self.made.newbyteorder(order)
 
 
-def _empty_array(subtype: type, shape: tuple, dtype: Any) -> np.ndarray:
-    """numpy's _reconstruct, which only ever makes an empty array that is filled in afterwards.
+class _Array(np.ndarray):
+    """An array on its way in."""
 
-    Called with other arguments, by a forged file, it would allocate what the file asks for.
-    """
-    if subtype is not np.ndarray or shape not in ((0,), 0):
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, is_fortran, raw = state
+        if dtype.made.hasobject and len(raw) != math.prod(shape):
+            raise pickle.UnpicklingError("a forged array")
+        super().__setstate__((version, shape, dtype.made, is_fortran, raw))
+
+
+_NDARRAY = object()  # stands for the class, which a file may name but not call
+
+
+def _reconstruct(subtype: Any, shape: tuple, type_code: Any) -> _Array:
+    """The empty array that `__setstate__` fills in."""
+    if subtype is not _NDARRAY:
         raise pickle.UnpicklingError("a forged array")
-    return np.ndarray.__new__(np.ndarray, (0,), "b")
+    return np.ndarray.__new__(_Array, (0,), "b")
+
+
+def _from_buffer(
+    buffer: Any, dtype: _DType, shape: tuple, order: str, axis_order: tuple | None = None
+) -> np.ndarray:
+    """An array in protocol 5."""
+    array = np.frombuffer(buffer, dtype.made)
+    if order == "K" and axis_order is not None:
+        return array.reshape(shape).transpose(axis_order)
+    return array.reshape(shape, order=order)
+
+
+def _scalar(dtype: _DType, raw: bytes) -> Any:
+    return np.frombuffer(raw, dtype.made, count=1)[0]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -31,16 +75,22 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return codecs.encode(text, "latin1")
 
 
+def _no_bytes() -> bytes:
+    """Protocols 0 to 2 store empty bytes, those of an array without elements, as this call."""
+    return b""
+
+
 _ADMITTED: dict[tuple[str, str], Any] = {
+    ("__builtin__", "bytes"): _no_bytes,
     ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _DType,
 }
 # Old and new numpy versions keep the same functions at different places.
 for _core in ("numpy.core", "numpy._core"):
-    _ADMITTED[_core + ".multiarray", "_reconstruct"] = _empty_array
-    _ADMITTED[_core + ".multiarray", "scalar"] = _multiarray.scalar
-    _ADMITTED[_core + ".numeric", "_frombuffer"] = _numeric._frombuffer
+    _ADMITTED[_core + ".multiarray", "_reconstruct"] = _reconstruct
+    _ADMITTED[_core + ".multiarray", "scalar"] = _scalar
+    _ADMITTED[_core + ".numeric", "_frombuffer"] = _from_buffer
 
 
 class _Refused(Exception):

@@ -17,9 +17,20 @@ import numpy as np
 from demo.tracking import Track, track_people
 from lib.errors import UserError
 from lib.files import write_atomic
-from lib.keypoints import BODY_25, COCO_17, HALPE_26, LAYOUTS, Layout, find_layout
+from lib.keypoints import BODY_25, COCO_17, H36M_17, HALPE_26, LAYOUTS, Layout, find_layout
 
 OPENPOSE_PATTERN = "*.json"
+# Names of arrays, the best first, and the layout a name tells. The released demo saves
+# Human3.6M's joints as 'reconstruction'.
+NAMED: dict[str, Layout | None] = {
+    "keypoints": None,
+    "reconstruction": H36M_17,
+    **LAYOUTS,
+}
+# Image numbers below this count frames from the start of a video; larger ones, as of camera
+# images, count from the first.
+LARGEST_START = 10_000
+MAX_FRAMES = 10_000_000
 # Assumed for the tracker's sense of time where the file does not say.
 USUAL_FPS = 25.0
 
@@ -139,7 +150,8 @@ def _from_arrays(path: str, arrays: dict[str, Any], wanted: Layout | None) -> Ke
     people = keypoints[None] if keypoints.ndim == 3 else keypoints  # (P, F, J, C)
     x_y = people[..., :2]
     # Four numbers: x, y, a depth and the confidence, as MediaPipe has them.
-    confidence = people[..., -1:] if people.shape[-1] > 2 else np.ones_like(x_y[..., :1])
+    # Two: what lies exactly at 0, 0 was not found.
+    confidence = people[..., -1:] if people.shape[-1] > 2 else x_y.any(axis=-1, keepdims=True)
     points = np.concatenate([x_y, confidence], axis=-1).astype(np.float32)
     tracks = []
     for person in points:
@@ -172,24 +184,25 @@ def _pick_array(path: str, arrays: dict[str, Any], wanted: Layout | None) -> tup
         and array.shape[-1] in (2, 3, 4)
         and array.shape[-2] in counts
     }
-    for preferred in ("keypoints", wanted.name if wanted else "h36m17"):
-        if preferred in fitting:
-            return preferred, fitting[preferred]
+    names = ("keypoints", wanted.name, f"kp{wanted.num_keypoints}") if wanted else NAMED
+    for name in names:
+        if name in fitting:
+            return name, fitting[name]
     if len(fitting) == 1:
         return next(iter(fitting.items()))
     shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items())
     raise UserError(
         f"--keypoints {path}: {'several arrays' if fitting else 'no array'} of shape (frames,"
-        f" keypoints, 2 or 3) or (people, frames, keypoints, 2 or 3); it holds {shapes or 'nothing'};"
-        " name the array 'keypoints', or give --layout"
+        f" keypoints, 2 or 3) or (people, frames, keypoints, 2 or 3); it holds"
+        f" {shapes or 'nothing'}; name the array 'keypoints', or give --layout"
     )
 
 
 def _layout_of(path: str, name: str, keypoints: np.ndarray, told: Any) -> Layout:
     if told is not None:
         return find_layout(str(told))
-    if name in LAYOUTS:
-        return LAYOUTS[name]
+    if NAMED.get(name):
+        return NAMED[name]
     fitting = [x for x in LAYOUTS.values() if x.num_keypoints == keypoints.shape[-2]]
     if len(fitting) > 1:
         names = " or ".join(layout.name for layout in fitting)
@@ -244,12 +257,16 @@ def _from_detections(
             f"--keypoints {path}: {min(wrong)} keypoints a person, but {layout.name} has"
             f" {layout.num_keypoints}; give the right --layout ({', '.join(LAYOUTS)})"
         )
+    first = min(frames, default=0)
+    first = first if first >= LARGEST_START else 0
     last = max(frames, default=-1)
+    if last - first > MAX_FRAMES:
+        raise UserError(f"--keypoints {path}: image numbers up to {last} are no frame numbers")
     detections: Iterable[np.ndarray] = (
         np.stack(frames[number])
         if frames.get(number)
         else np.zeros((0, layout.num_keypoints, 3), np.float32)
-        for number in range(last + 1)
+        for number in range(first, last + 1)
     )
     tracks, count = track_people(detections, fps or USUAL_FPS)
     return KeypointFile(tracks, count, layout, fps, None)

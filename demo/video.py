@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from demo.detectors.base import Frame
+from demo.quiet import quiet_stderr
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, listing
 
@@ -46,7 +47,7 @@ class Video:
         """Raises UserError where nothing can be read."""
         self.source = source
         # OpenCV explains failures on stderr; our own sentence is enough.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(source)
         opened, frame = self._capture.read() if self._capture.isOpened() else (False, None)
         if not opened or frame is None:
@@ -132,9 +133,9 @@ class Film:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def _opencv_writer(self, fps: float) -> tuple[cv2.VideoWriter, str]:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        cv2.setLogLevel(0)
         for code, name in (("avc1", "H.264 (OpenCV)"), ("mp4v", "MPEG-4 (OpenCV)")):
-            with _quiet_stderr():  # FFmpeg inside OpenCV writes there itself
+            with quiet_stderr():  # FFmpeg inside OpenCV writes there itself
                 writer = cv2.VideoWriter(
                     str(self._temporary), cv2.VideoWriter.fourcc(*code), fps, self._size
                 )
@@ -206,20 +207,6 @@ def _ffmpeg_with_h264() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return ffmpeg if b"libx264" in listed.stdout else None
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Sends the process's stderr, C libraries included, nowhere for a moment."""
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def blank_frames(size: tuple[int, int], count: int) -> Iterator[Frame]:

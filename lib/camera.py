@@ -23,7 +23,7 @@ def to_screen(pixels: np.ndarray, size: np.ndarray | tuple[float, float]) -> np.
     half, centre = _half_width_and_centre(size)
     screen = pixels / half
     screen[..., :2] -= centre
-    return screen.astype(pixels.dtype, copy=False)
+    return screen.astype(np.result_type(pixels, np.float32), copy=False)
 
 
 def from_screen(screen: np.ndarray, size: np.ndarray | tuple[float, float]) -> np.ndarray:

@@ -17,6 +17,7 @@ from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
 
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
+PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
 PATTERN = "*.pth.tr"
 
 State = dict[str, Tensor]
@@ -226,6 +227,19 @@ def load_weights(module: nn.Module, state: State, source: str | os.PathLike) -> 
             f"{source}: does not fit the config: {told}; use the config it was made with"
         )
     module.load_state_dict(state)
+
+
+def readable_checkpoints(folder: Path, but: Path) -> list[Path]:
+    """The checkpoints in a folder that can be read, newest first, without `but`."""
+    readable = []
+    for path in sorted(folder.glob(PATTERN), key=lambda p: p.stat().st_mtime, reverse=True):
+        if path != but:
+            try:
+                load_checkpoint(path)
+                readable.append(path)
+            except UserError:
+                continue
+    return readable
 
 
 # --- Writing --------------------------------------------------------------------------------

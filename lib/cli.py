@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from lib.errors import UserError
+from lib.errors import CommandParser, UserError
 from lib.run import log_to_stdout, logger
+from lib.step import PRECISIONS
 
 DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
 
@@ -20,7 +21,7 @@ def parse_options(
 
     output: the default of --new-checkpoint; backends: of the selective scan. Raises UserError.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = CommandParser(description=description)
     add = parser.add_argument
     add("--config", metavar="FILE", help="YAML config; needless where a checkpoint carries its own")
     add(
@@ -53,8 +54,12 @@ def parse_options(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
     )
     add("--scan-backend", default=None, choices=backends, help="how the scan is computed (auto)")
+    add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
+    add("--compile", action="store_true", help="torch.compile the model for training")
+    add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
     add("--num-cpus", type=int, default=1, help="processes that load data, this one included (1)")
     add("--use-log", action="store_true", help="also write the log lines to train.log in the run")
+    add("--use-tensorboard", action="store_true", help="write TensorBoard files into the run")
     add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
     add("--wandb-name", metavar="NAME", help="the run's name there")
     add("--wandb-run-id", metavar="ID", help="the run's id there")
@@ -77,6 +82,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--new-checkpoint DIR is missing: the folder this run writes to")
     if options.report and not options.eval_only:
         raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
+    if options.save_every is not None and not options.save_every > 0:
+        raise UserError(f"--save-every {options.save_every}: more than 0 minutes")
     if options.num_cpus < 1:
         raise UserError(f"--num-cpus {options.num_cpus}: at least 1")
     if options.seed is not None and options.seed < 0:
@@ -93,10 +100,15 @@ def _start_output() -> None:
     warnings.showwarning = show
 
 
-def choose_device(name: str) -> torch.device:
-    """'auto' or a torch device name. Raises UserError if it is not there."""
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """'auto' or a torch device name; each of several processes takes the GPU of its number.
+
+    Raises UserError if it is not there.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -1,8 +1,11 @@
 """A user's mistake, told in one sentence: what is wrong, where, and what to do."""
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -13,6 +16,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest known word, or '' if none is near."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {Path(sys.argv[0]).name} --help")
 
 
 def run_main(main: Callable[[], int | None]) -> None:

@@ -1,17 +1,29 @@
-"""A run's folder: log lines, history.jsonl, and optional trackers behind one method."""
+"""A run's folder: what is needed to repeat it, its log, history and curves, optional trackers."""
 
 import json
 import logging
 import os
+import platform
+import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lib.checkpoint import PATTERN
-from lib.errors import UserError
-from lib.files import write_atomic, write_json
+import torch
+import yaml
 
-HISTORY = "history.jsonl"
+from lib.checkpoint import PATTERN
+from lib.curves import draw_curves
+from lib.errors import UserError
+from lib.files import PROJECT_ROOT, write_atomic, write_json
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two runs in one folder go unnoticed
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG, RUN, HISTORY, CURVES = "config.yaml", "run.json", "history.jsonl", "curves.png"
 logger = logging.getLogger("mdtf")
 
 
@@ -24,41 +36,135 @@ def log_to_stdout() -> None:
         logger.setLevel(logging.INFO)
 
 
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "numpy", "mamba-ssm", "causal-conv1d"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_revision() -> str | None:
+    """The project's commit, with '+changes' if files differ from it; None outside git."""
+    command = ["git", "-C", str(PROJECT_ROOT), "describe", "--always", "--dirty=+changes"]
+    command += ["--exclude=*", "--abbrev=40"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None
+
+
+class SilentRun:
+    """What the other processes of a parallel run have instead of a Run: they write nothing."""
+
+    wandb_id: str | None = None
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+
+    def log(self, line: str) -> None: ...
+    def record(self, history: list[dict[str, Any]]) -> None: ...
+    def close(self) -> None: ...
+
+
 class Run:
-    """Where a training writes: one folder, one history, perhaps a tracker."""
+    """Where a training writes: one folder, held by one process at a time."""
 
     def __init__(
         self,
         folder: str | os.PathLike,
         *,
         is_resumed: bool,
+        config: dict[str, Any],
+        seed: int,
+        command: list[str],
         use_log: bool = False,
+        use_tensorboard: bool = False,
         use_wandb: bool = False,
         wandb_name: str | None = None,
         wandb_id: str | None = None,
-        settings: dict[str, Any] | None = None,
     ) -> None:
-        """settings: written to config.json there. Raises UserError if another run is in the folder."""
+        """Takes the folder and writes config.yaml and run.json there.
+
+        Raises UserError: the folder holds another run, or cannot be written.
+        """
         self.folder = Path(folder)
-        held = sorted(p.name for p in self.folder.glob(PATTERN)) if self.folder.is_dir() else []
+        self._take_folder()
+        held = sorted(p.name for p in self.folder.glob(PATTERN))
         if held and not is_resumed:
             raise UserError(
                 f"{folder}: holds a run already ({', '.join(held)}); continue it with --resume"
                 f" --checkpoint {folder}, or give another --new-checkpoint"
             )
-        write_json(self.folder / "config.json", settings or {})
+        with write_atomic(self.folder / CONFIG, "w") as file:
+            yaml.safe_dump(config, file, sort_keys=False)
+        self._add_session(command, seed)
         if use_log:
-            file = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
-            file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            logger.addHandler(file)
-        self._wandb = None
+            self._log_to_file()
         self.wandb_id = wandb_id
+        self._wandb = self._tensorboard = None
+        if use_tensorboard:
+            self._start_tensorboard()
         if use_wandb:
-            self._start_wandb(wandb_name, settings, is_resumed)
+            self._start_wandb(wandb_name, config, is_resumed)
 
-    def _start_wandb(
-        self, name: str | None, settings: dict[str, Any] | None, is_resumed: bool
-    ) -> None:
+    def _take_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / ".lock", "a")  # noqa: SIM115 (held until the end)
+        except OSError as error:
+            raise UserError(
+                f"cannot write into {self.folder}: {error.strerror or error}; choose another"
+                " --new-checkpoint"
+            ) from error
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: another run is writing there; wait for it, or choose another"
+                " --new-checkpoint"
+            ) from error
+
+    def _add_session(self, command: list[str], seed: int) -> None:
+        """run.json lists every start of this run: a resumed one has several."""
+        path = self.folder / RUN
+        try:
+            sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"]
+        except (OSError, ValueError, KeyError, TypeError):
+            sessions = []
+        sessions.append(
+            {
+                "command": [sys.executable, *command],
+                "working_directory": os.getcwd(),
+                "seed": seed,
+                "git_revision": _git_revision(),
+                "versions": _versions(),
+                "threads": torch.get_num_threads(),
+            }
+        )
+        write_json(path, {"sessions": sessions})
+
+    def _log_to_file(self) -> None:
+        handler = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+
+    def _start_tensorboard(self) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                "--use-tensorboard: tensorboard is not installed; pip install tensorboard, or leave"
+                " the flag out"
+            ) from error
+        self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
+
+    def _start_wandb(self, name: str | None, config: dict[str, Any], is_resumed: bool) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -69,7 +175,7 @@ class Run:
         resume = "allow" if is_resumed else None
         try:
             self._wandb = wandb.init(
-                project="mdtf", id=self.wandb_id, name=name, config=settings, resume=resume
+                project="mdtf", id=self.wandb_id, name=name, config=config, resume=resume
             )
         except Exception as error:  # no network, no key: wandb raises its own classes
             reason = " ".join(str(error).split())
@@ -82,12 +188,24 @@ class Run:
         logger.info(line)
 
     def record(self, history: list[dict[str, Any]]) -> None:
-        """Write the whole history, one JSON line an epoch, and pass the last line to trackers."""
+        """Write the whole history, one JSON line an epoch; the last line goes to the trackers."""
         with write_atomic(self.folder / HISTORY, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in history)
-        if self._wandb is not None and history:
-            self._wandb.log(history[-1], step=history[-1]["epoch"])
+        if not history:
+            return
+        draw_curves(self.folder / CURVES, history)
+        line = history[-1]
+        if self._wandb is not None:
+            self._wandb.log(line, step=line["epoch"])
+        if self._tensorboard is not None:
+            for name, value in line.items():
+                if name != "epoch":
+                    self._tensorboard.add_scalar(name, value, line["epoch"])
+            self._tensorboard.flush()
 
     def close(self) -> None:
         if self._wandb is not None:
             self._wandb.finish()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        self._lock.close()

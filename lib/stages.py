@@ -13,9 +13,11 @@ from lib.config import Config
 from lib.evaluation import Report, TestFrames, evaluate_h36m, predict
 from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
+from lib.parallel import Processes
 from lib.skeleton import Skeleton
 
 Progress = Callable[[Iterable], Iterable]
+ALONE = Processes()
 
 
 class Clips(Protocol):
@@ -28,12 +30,17 @@ class Clips(Protocol):
 class Stage(Protocol):
     """What the training loop needs to know of a stage."""
 
-    model: nn.Module  # what is trained
+    model: nn.Module  # what is trained and saved
+    train_model: nn.Module  # what losses() calls: the model, or a wrapper of it
+    test: Clips
+    skeleton: Skeleton
     metric: str  # the key of evaluate() that picks the best epoch
     higher_is_better: bool
 
     def losses(self, batch: Any) -> dict[str, Tensor]: ...  # scalars; "total" is minimised
-    def evaluate(self, progress: Progress = iter) -> Any: ...  # has .scores(), .table(), .as_dict()
+    def evaluate(self, progress: Progress = iter, processes: Processes = ALONE) -> Any:
+        """A report with scores(), table() and as_dict(); None except on the main process."""
+
     def weights(self) -> dict[str, Any]: ...  # what a checkpoint holds of the model
 
 
@@ -45,22 +52,26 @@ class BoneStage:
     def __init__(
         self, model: nn.Module, skeleton: Skeleton, test: Clips, batch_size: int, device: Any
     ) -> None:
-        self.model, self.skeleton, self.test = model, skeleton, test
+        self.model = self.train_model = model
+        self.skeleton, self.test = skeleton, test
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        logits = self.model(batch.pose_2d)
+        logits = self.train_model(batch.pose_2d).float()
         labels = polar_bins(batch.pose_3d, self.skeleton)
         return {"total": F.cross_entropy(logits.flatten(0, 2), labels.flatten())}
 
     @torch.inference_mode()
-    def evaluate(self, progress: Progress = iter) -> "BinReport":
+    def evaluate(
+        self, progress: Progress = iter, processes: Processes = ALONE
+    ) -> "BinReport | None":
         self.model.eval()
         confusion = np.zeros((NUM_BINS, NUM_BINS), np.int64)
         bones = list(self.skeleton.bone_children)
         frames = 0
-        for start in progress(range(0, len(self.test), self.batch_size)):
-            clips = list(range(start, min(start + self.batch_size, len(self.test))))
+        first, last = processes.share(len(self.test))
+        for start in progress(range(first, last, self.batch_size)):
+            clips = list(range(start, min(start + self.batch_size, last)))
             batch = self.test.__getitems__(clips).to(self.device)
             bins = self.model(batch.pose_2d).argmax(-1)[..., bones]
             labels = polar_bins(batch.pose_3d, self.skeleton)[..., bones]
@@ -68,7 +79,11 @@ class BoneStage:
                 bins.cpu().numpy(), labels.cpu().numpy(), NUM_BINS
             )
             frames += batch.pose_2d.shape[0] * batch.pose_2d.shape[1]
-        return BinReport(confusion, frames)
+        parts = processes.gather((confusion, frames))
+        if not parts:
+            return None
+        confusions, counts = zip(*parts, strict=True)
+        return BinReport(sum(confusions), sum(counts))
 
     def weights(self) -> dict[str, Any]:
         return {"model": self.model.state_dict()}
@@ -119,19 +134,20 @@ class LiftingStage:
         device: Any,
     ) -> None:
         """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips."""
-        self.model, self.config, self.skeleton = model, config, skeleton
+        self.model = self.train_model = model
+        self.config, self.skeleton = config, skeleton
         self.test, self.clip_frames, self.test_frames = test, clip_frames, test_frames
         self.device = torch.device(device)
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         root = self.skeleton.root
         target = batch.pose_3d - batch.pose_3d[..., root : root + 1, :]
-        pred = self.model(batch.pose_2d)
+        pred = self.train_model(batch.pose_2d).float()
         return lifting_losses(pred, target, self.skeleton, self.config.loss_weights)
 
-    def evaluate(self, progress: Progress = iter) -> Report:
+    def evaluate(self, progress: Progress = iter, processes: Processes = ALONE) -> Report | None:
         self.model.eval()
-        clips = self.test.__getitems__(list(range(len(self.test)))).pose_2d
+        clips = self.test.__getitems__(list(range(*processes.share(len(self.test))))).pose_2d
         poses = predict(
             self.model,
             clips,
@@ -141,6 +157,10 @@ class LiftingStage:
             device=self.device,
             progress=progress,
         )
+        parts = processes.gather(poses)
+        if not parts:
+            return None
+        poses = np.concatenate(parts)
         return evaluate_h36m(poses, self.clip_frames, self.test_frames, self.skeleton)
 
     def weights(self) -> dict[str, Any]:

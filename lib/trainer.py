@@ -1,28 +1,30 @@
 """The training loop, the only one: both stages, every data set, resumable at any step."""
 
 import math
-import random
+import os
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from lib.checkpoint import BEST, LATEST, Checkpoint, save_checkpoint
+from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, Checkpoint, save_checkpoint
 from lib.config import Config
 from lib.errors import UserError
-from lib.run import Run
+from lib.optim import MovingAverage, make_optimizer
+from lib.parallel import Processes
+from lib.random_state import random_states, set_random_states
+from lib.run import Run, SilentRun
+from lib.signals import Interrupted, Signals, Stop
 from lib.stages import Stage
+from lib.step import BadNumber, Stepper
 
 
 class Loader(Protocol):
@@ -32,90 +34,14 @@ class Loader(Protocol):
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Any]: ...
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; the state has been saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.exit_status = 128 + signal_number
-
-
-class _Stop(Exception):
-    """A signal, at a moment when the state is consistent."""
-
-
-class _Signals:
-    """SIGINT and SIGTERM wait for the end of a step; where `may_stop`, they take effect at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._may_stop = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        if self._may_stop:
-            self._may_stop = False
-            raise _Stop
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = [signal.signal(number, self._handle) for number in numbers]
-        except ValueError:  # not in the main thread: signals are somebody else's
-            before = []
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=False):
-                signal.signal(number, handler)
-
-    @contextmanager
-    def may_stop(self) -> Iterator[None]:
-        if self.received:
-            raise _Stop
-        self._may_stop = True
-        try:
-            yield
-        finally:
-            self._may_stop = False
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (libraries that use the global state)
-    torch.manual_seed(seed)
-
-
-def _random_states() -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    states = {
-        "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), *rest],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
 def progress_bar(
-    items: Iterable, description: str, total: int | None = None, first: int = 0
+    items: Iterable, description: str, total: int | None = None, first: int = 0, off: bool = False
 ) -> tqdm:
     """A bar with ETA; a terminal sees it move, a log file a line every half minute."""
     interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(items, description, total, initial=first, mininterval=interval, leave=False)
+    return tqdm(
+        items, description, total, initial=first, mininterval=interval, leave=False, disable=off
+    )
 
 
 @dataclass
@@ -125,23 +51,50 @@ class Position:
     epoch: int = 0
     step: int = 0
     best: float | None = None
+    best_ema: float | None = None
 
 
 class Fit:
-    """The state of one training, and how it goes on, is saved and is restored."""
+    """One training: how it goes on, is saved and is restored."""
 
-    def __init__(self, stage: Stage, loader: Loader, config: Config, run: Run, seed: int) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        loader: Loader,
+        config: Config,
+        run: Run | SilentRun,
+        *,
+        seed: int,
+        precision: str = "fp32",
+        save_every: float | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        """save_every: minutes between checkpoints inside an epoch, None for none."""
         self.stage, self.loader, self.config, self.run, self.seed = stage, loader, config, run, seed
-        trained = [p for p in stage.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=config.learning_rate, weight_decay=config.weight_decay
+        self.processes = processes or Processes()
+        self.save_every = save_every
+        self.optimizer = make_optimizer(
+            stage.model, config.learning_rate, config.weight_decay, config.decay_all
         )
-        self.device = trained[0].device
+        self.device = next(stage.model.parameters()).device
+        if self.processes.world > 1:
+            stage.train_model = DistributedDataParallel(stage.train_model, broadcast_buffers=False)
+        self.stepper = Stepper(
+            stage.train_model,
+            stage.losses,
+            self.optimizer,
+            device=self.device,
+            processes=self.processes,
+            precision=precision,
+            accumulate=config.accumulate,
+            grad_clip=config.grad_clip,
+        )
+        self.ema = MovingAverage(stage.model, config.ema_decay) if config.ema_decay else None
         self.at = Position()
-        self.sums: dict[str, float] = {}  # of the losses of this epoch, weighted by clips
+        self.sums: dict[str, float] = {}  # of this process's losses in this epoch, over clips
         self.clips = 0
         self.history: list[dict[str, Any]] = []
-        self.signals = _Signals()
+        self.signals = Signals()
 
     # --- state ------------------------------------------------------------------------------
 
@@ -164,13 +117,26 @@ class Fit:
             "clips": self.clips,
             "history": list(self.history),
             "optimizer": self.optimizer.state_dict(),
-            "random": _random_states(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "ema": self.ema.weights if self.ema else None,
+            "random": random_states(),
             "seed": self.seed,
             "wandb_id": self.run.wandb_id,
         }
 
     def save_latest(self) -> Path:
-        path = self.run.folder / LATEST
+        """The checkpoint to resume from; the one before it is kept as a second chance."""
+        path, previous = self.run.folder / LATEST, self.run.folder / PREVIOUS
+        if not self.processes.is_main:
+            return path
+        if path.exists():
+            spare = previous.with_name(f".{PREVIOUS}")
+            try:
+                spare.unlink(missing_ok=True)
+                os.link(path, spare)
+                os.replace(spare, previous)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, previous)
         save_checkpoint(path, {**self.contents(), "training": self.training_state()})
         return path
 
@@ -184,17 +150,30 @@ class Fit:
             )
         try:
             self.at = Position(**state["position"])
-            self.sums, self.clips = dict(state["sums"]), state["clips"]
             self.history = list(state["history"])
+            # One process goes on with the sums; more share them out as they share the batches.
+            if self.processes.is_main:
+                self.sums, self.clips = dict(state["sums"]), state["clips"]
             self.optimizer.load_state_dict(state["optimizer"])
-            _set_random_states(state["random"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.stepper.scaler.load_state_dict(state["scaler"])
+            if self.ema and state["ema"] is not None:
+                self.ema.weights = {k: v.to(self.device) for k, v in state["ema"].items()}
+            set_random_states(state["random"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"{checkpoint.path}: its training state is damaged ({error})"
+                f"{checkpoint.path}: its training state is damaged ({reason}); resume from another"
+                f" checkpoint, for instance --checkpoint-file {PREVIOUS}"
             ) from error
-        best = checkpoint.path.parent / BEST
-        if best.is_file() and checkpoint.path.parent.resolve() != self.run.folder.resolve():
-            shutil.copyfile(best, self.run.folder / BEST)
+        self._take_best_files(checkpoint.path.parent)
+
+    def _take_best_files(self, folder: Path) -> None:
+        """A run resumed into another folder takes its best epochs along."""
+        if not self.processes.is_main or folder.resolve() == self.run.folder.resolve():
+            return
+        for name in (BEST, BEST_EMA):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, self.run.folder / name)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -204,80 +183,140 @@ class Fit:
             try:
                 self.run.record(self.history)
                 while self.at.epoch < self.config.epochs:
-                    self._epoch()
-            except _Stop:
-                path = self.save_latest()
-                number = self.signals.received
-                self.run.log(
-                    f"stopped by {signal.Signals(number).name} in epoch {self.at.epoch + 1},"
-                    f" step {self.at.step}; saved to {path}; go on with --resume --checkpoint"
-                    f" {self.run.folder}"
-                )
-                raise Interrupted(number) from None
+                    began = time.monotonic()
+                    waited = self._train_epoch()
+                    with self.signals.may_stop():
+                        scores = self._evaluate()
+                    self._finish_epoch(scores, began, waited)
+            except Stop:
+                raise self._interrupted() from None
 
-    def _epoch(self) -> None:
-        began, epoch = time.monotonic(), self.at.epoch
-        lr = self.config.learning_rate * self.config.lr_decay**epoch
+    def _interrupted(self) -> Interrupted:
+        path, number = self.save_latest(), self.signals.received or signal.SIGTERM
+        self.run.log(
+            f"stopped by {signal.Signals(number).name} in epoch {self.at.epoch + 1}, step"
+            f" {self.at.step}; saved to {path}; go on with --resume --checkpoint {self.run.folder}"
+        )
+        return Interrupted(number)
+
+    def _train_epoch(self) -> float:
+        """The rest of an epoch's steps; returns the seconds spent waiting for data."""
+        epoch = self.at.epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.learning_rate
         self.stage.model.train()
         bar = progress_bar(
-            self.loader.batches(epoch, self.at.step),
+            range(self.at.step, len(self.loader)),
             f"epoch {epoch + 1}/{self.config.epochs}",
             len(self.loader),
             self.at.step,
+            off=not self.processes.is_main,
         )
-        for batch in bar:
-            self._step(batch)
-            bar.set_postfix_str(f"loss {self.sums['total'] / self.clips:.4f}", refresh=False)
-            if self.signals.received:
-                bar.close()
-                raise _Stop
+        batches = self.loader.batches(epoch, self.at.step)
+        waited, saved = 0.0, time.monotonic()
+        with bar:
+            for _ in bar:
+                asked = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - asked
+                self._step(batch)
+                bar.set_postfix_str(f"loss {self._mean('total'):.4f}", refresh=False)
+                if self.processes.any(bool(self.signals.received), self.device):
+                    raise Stop
+                if self.save_every and time.monotonic() - saved > 60 * self.save_every:
+                    self.save_latest()
+                    saved = time.monotonic()
+        return waited
 
-        with self.signals.may_stop():
-            report = self.stage.evaluate(lambda items: progress_bar(items, "evaluating"))
-        scores = report.scores()
-        losses = {f"train/{name}": value / self.clips for name, value in self.sums.items()}
-        line = {"epoch": epoch + 1, "lr": lr, **losses}
-        line |= {f"test/{name}": value for name, value in scores.items()}
-        self.history.append(line)
-        score = scores[self.stage.metric]
-        is_best = self._is_better(score)
-        self.at = Position(epoch + 1, 0, score if is_best else self.at.best)
-        self.sums, self.clips = {}, 0
-        # Best before latest: killed in between, the epoch is done again and gives the same best.
-        if is_best:
-            save_checkpoint(self.run.folder / BEST, self.contents())
-        self.save_latest()
-        self.run.record(self.history)
-        self.run.log(
-            f"epoch {epoch + 1}/{self.config.epochs}: loss {losses['train/total']:.4f}, "
-            + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-            + f"{' (best)' if is_best else ''}, lr {lr:.2e}, {time.monotonic() - began:.0f} s"
-        )
+    @property
+    def learning_rate(self) -> float:
+        return self.config.learning_rate * self.config.lr_decay**self.at.epoch
 
-    def _is_better(self, score: float) -> bool:
-        if self.at.best is None:
-            return True
-        return score > self.at.best if self.stage.higher_is_better else score < self.at.best
+    def _mean(self, name: str) -> float:
+        return self.sums.get(name, 0.0) / max(1, self.clips)
 
     def _step(self, batch: Any) -> None:
-        batch = batch.to(self.device)
-        losses = self.stage.losses(batch)
-        self._check_finite(losses["total"], "loss", batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        self.optimizer.step()
-        count = len(batch.clips)
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item() * count
-        self.clips += count
+        try:
+            sums = self.stepper(batch, batch.start, batch.total)
+        except BadNumber as error:
+            raise UserError(
+                f"{error} in epoch {self.at.epoch + 1}, step {self.at.step + 1}; nothing was"
+                f" changed by this step, the last good checkpoint is in {self.run.folder}: lower"
+                " learning_rate, set grad_clip, or look at these clips"
+            ) from error
+        if self.ema:
+            self.ema.update(self.stage.model)
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.clips += len(batch.clips)
         self.at.step += 1
 
-    def _check_finite(self, value: Tensor, what: str, batch: Any) -> None:
-        if not math.isfinite(value.item()):
-            raise UserError(
-                f"the {what} is {value.item()} in epoch {self.at.epoch + 1}, step"
-                f" {self.at.step + 1} (clips {batch.clips}); the last good checkpoint is kept in"
-                f" {self.run.folder}: lower learning_rate, or look at these clips"
-            )
+    def _evaluate(self) -> dict[str, float]:
+        """Scores by the names history knows: test/…, and ema/… with a moving average."""
+        scores = {f"test/{k}": v for k, v in self._scores().items()}
+        if self.ema:
+            self.ema.swap(self.stage.model)
+            try:
+                scores |= {f"ema/{k}": v for k, v in self._scores().items()}
+            finally:
+                self.ema.swap(self.stage.model)
+        return scores
+
+    def _scores(self) -> dict[str, float]:
+        off = not self.processes.is_main
+        report = self.stage.evaluate(
+            lambda items: progress_bar(items, "evaluating", off=off), self.processes
+        )
+        return self.processes.tell(report.scores() if report else None)
+
+    def _finish_epoch(self, scores: dict[str, float], began: float, waited: float) -> None:
+        losses = self._mean_losses()
+        line = {"epoch": self.at.epoch + 1, "lr": self.learning_rate, **losses, **scores}
+        self.history.append(line)
+        score, ema_score = (
+            scores[f"test/{self.stage.metric}"],
+            scores.get(f"ema/{self.stage.metric}"),
+        )
+        is_best = self._is_better(score, self.at.best)
+        is_best_ema = ema_score is not None and self._is_better(ema_score, self.at.best_ema)
+        self.at = Position(
+            self.at.epoch + 1,
+            0,
+            score if is_best else self.at.best,
+            ema_score if is_best_ema else self.at.best_ema,
+        )
+        self.sums, self.clips = {}, 0
+        if self.processes.is_main:
+            # Best before latest: killed in between, the epoch is done again, with the same best.
+            if is_best:
+                save_checkpoint(self.run.folder / BEST, self.contents())
+            if is_best_ema:
+                self._save_ema()
+        self.save_latest()
+        self.run.record(self.history)
+        seconds = time.monotonic() - began
+        self.run.log(
+            f"epoch {self.at.epoch}/{self.config.epochs}: loss {losses['train/total']:.4f}, "
+            + ", ".join(f"{name.removeprefix('test/')} {v:.4g}" for name, v in scores.items())
+            + f"{' (best)' if is_best else ''}, lr {line['lr']:.2e}, {seconds:.0f} s,"
+            f" {waited / max(seconds, 1e-9):.1%} of it waiting for data"
+        )
+
+    def _mean_losses(self) -> dict[str, float]:
+        names = sorted(self.processes.tell(list(self.sums)))
+        sums = [self.sums.get(name, 0.0) for name in names]
+        total = torch.tensor([*sums, float(self.clips)], dtype=torch.float64)
+        *values, clips = self.processes.sum(total.to(self.device)).tolist()
+        return {f"train/{name}": value / clips for name, value in zip(names, values, strict=True)}
+
+    def _save_ema(self) -> None:
+        self.ema.swap(self.stage.model)
+        try:
+            save_checkpoint(self.run.folder / BEST_EMA, self.contents())
+        finally:
+            self.ema.swap(self.stage.model)
+
+    def _is_better(self, score: float, best: float | None) -> bool:
+        if best is None or math.isnan(best):
+            return True
+        return score > best if self.stage.higher_is_better else score < best

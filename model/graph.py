@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.norm import JointNorm
+
 
 class GraphConv(nn.Module):
     """Each joint mixes with its neighbours in the skeleton: relu(x + BN(Â V x + U x)).
@@ -23,7 +25,7 @@ class GraphConv(nn.Module):
         self.register_buffer("adj", normalised.float(), persistent=False)
         self.own = nn.Linear(dim, dim)  # U
         self.neighbours = nn.Linear(dim, dim)  # V
-        self.norm = nn.BatchNorm1d(adjacency.shape[0])  # one statistic for each joint
+        self.norm = JointNorm(adjacency.shape[0])  # one statistic for each joint
         for linear in (self.own, self.neighbours):
             nn.init.normal_(linear.weight, std=math.sqrt(2 / dim))
 

@@ -1,8 +1,9 @@
 """Small layers shared by all blocks."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lib.parallel import rand_rows
 
 LN_EPS = 1e-6  # of every LayerNorm but the mixer's and the head's, which keep PyTorch's 1e-5
 
@@ -34,8 +35,8 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        mask = torch.rand(x.shape[0], *(1,) * (x.dim() - 1), dtype=x.dtype, device=x.device) < keep
-        return x * (mask / keep)
+        mask = (rand_rows(x.shape[0], x.device) < keep).to(x.dtype) / keep
+        return x * mask.view(-1, *(1,) * (x.dim() - 1))
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3g}"

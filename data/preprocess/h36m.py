@@ -1,6 +1,5 @@
 """Cut Human3.6M's videos into clips: the published pickle -> data/motion3d/H36M-{T}/."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -8,12 +7,12 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from data.h36m import slice_h36m
-from lib.errors import UserError, run_main
+from lib.errors import CommandParser, UserError, run_main
 from lib.files import find_path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--n-frames", type=int, default=243, help="frames of a clip (243)")
     parser.add_argument(
         "--data-root", default="data/motion3d", help="folder of the pickle and clips"

@@ -9,7 +9,6 @@ The .npz holds one array (T, 17, 3) per clip, in Human3.6M's joint order, z up, 
      "clips": {name: {"subject": ..., "action": ..., "split": "train" or "test"}, ...}}
 """
 
-import argparse
 import json
 import sys
 import zipfile
@@ -34,7 +33,7 @@ from data.projection import (
     refuse_to_overwrite,
     write_pickle,
 )
-from lib.errors import UserError, run_main
+from lib.errors import CommandParser, UserError, run_main
 from lib.files import find_path
 from lib.skeleton import H36M
 
@@ -134,7 +133,7 @@ def mocap_rows(clips: list[Clip], *, num_cameras: int, seed: int) -> Iterator[tu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = CommandParser(description=__doc__.partition("\n")[0])
     parser.add_argument("mocap", type=Path, help="the motion capture's .npz")
     add_output_flags(parser, dt_file="mocap.pkl", num_cameras=2)
     args = parser.parse_args()

@@ -6,7 +6,6 @@ Six actions are curves of joint angles; forward kinematics puts them on bodies o
 whose bones keep their length; four cameras film them.
 """
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from data.projection import (
     whole_number,
     write_pickle,
 )
-from lib.errors import run_main
+from lib.errors import CommandParser, run_main
 from lib.skeleton import H36M
 
 # Subjects have numbers that Human3.6M does not use.
@@ -371,7 +370,7 @@ def synthetic_rows(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = CommandParser(description=__doc__.partition("\n")[0])
     add_output_flags(parser, dt_file="synthetic.pkl", num_cameras=len(CAMERAS))
     subjects = whole_number(1, MAX_SUBJECTS)
     parser.add_argument("--train-subjects", type=subjects, default=5)

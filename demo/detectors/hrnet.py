@@ -24,6 +24,12 @@ MARGIN = 1.25
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
+# What torch.load and load_state_dict raise for a file that is damaged or something else.
+_LOAD_ERRORS = (
+    *(RuntimeError, pickle.UnpicklingError, OSError),
+    *(EOFError, ValueError, TypeError, AttributeError),
+)
+
 
 def factory(weights_dir: Path) -> DetectorFactory:
     """Raises UserError where a weights file is missing."""
@@ -47,14 +53,7 @@ def load_hrnet(path: Path) -> HRNet:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        ValueError,
-        AttributeError,
-    ) as e:
+    except _LOAD_ERRORS as error:
         raise UserError(
             f"{path}: not the published weights of HRNet-W48 (384x288); download it again"
         ) from error

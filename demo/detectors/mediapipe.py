@@ -5,6 +5,7 @@ followed by one instance each, started on a frame where all others are painted o
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from demo.detectors.base import DetectorFactory, Frame, People, nobody
+from demo.quiet import quiet_stderr
 from demo.tracking import agreement, bounding_box
 from lib.errors import UserError
 from lib.keypoints import BLAZEPOSE_33
@@ -36,6 +38,8 @@ def _import_mediapipe() -> Any:
     # Read when its libraries load: warnings about its own internals stay off the terminal.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Its protobuf files use a call that protobuf deprecates.
+    warnings.filterwarnings("ignore", message="SymbolDatabase.GetPrototype")
     try:
         import mediapipe
     except ImportError as error:
@@ -56,6 +60,15 @@ def factory(several_people: bool) -> DetectorFactory:
     mediapipe = _import_mediapipe()
     kind = SeveralPeople if several_people else OnePerson
     return lambda: kind(mediapipe)
+
+
+def _start(solution: Any) -> Any:
+    """A Pose that has loaded its networks."""
+    with quiet_stderr():
+        # Complexity 1: the other models are not in the wheel.
+        pose = solution.Pose(model_complexity=1)
+        pose.process(np.zeros((64, 64, 3), dtype=np.uint8))
+    return pose
 
 
 def _keypoints(result: Any, frame: Frame) -> np.ndarray | None:
@@ -81,8 +94,7 @@ class OnePerson:
         self._solution = mediapipe.solutions.pose
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[People]:
-        # Complexity 1: the other models are not in the wheel.
-        with self._solution.Pose(model_complexity=1) as pose:
+        with _start(self._solution) as pose:
             for frame in frames:
                 person = _keypoints(pose.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)), frame)
                 yield nobody(self.layout) if person is None else person[None]
@@ -97,7 +109,9 @@ class SeveralPeople:
         from mediapipe.python.solution_base import SolutionBase
 
         self._solution = mediapipe.solutions.pose
-        self._search = SolutionBase(graph_config=_SEARCH_GRAPH, outputs=["detections"])
+        with quiet_stderr():
+            self._search = SolutionBase(graph_config=_SEARCH_GRAPH, outputs=["detections"])
+            self._search.process(np.zeros((64, 64, 3), dtype=np.uint8))
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[People]:
         followed: list[Any] = []  # a Pose each
@@ -134,7 +148,7 @@ class SeveralPeople:
             x1, y1 = (hips + radius).astype(int)
             alone = np.full_like(image, 128)
             alone[y0:y1, x0:x1] = image[y0:y1, x0:x1]
-            pose = self._solution.Pose(model_complexity=1)
+            pose = _start(self._solution)
             new.append((pose, _keypoints(pose.process(alone), image)))
         return new
 

@@ -79,7 +79,7 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype) -> tupl
 _SCANS = {
     "sequential": scan_sequential,
     "torch": scan_loop,
-    "c": scan_loop,
+    "c": native.scan_native,
     "mamba_ssm": upstream.scan_upstream,
 }
 

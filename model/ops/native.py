@@ -1,237 +1,22 @@
 """The compiled CPU kernels as PyTorch operators.
 
-Registered with torch.library, so torch.compile and torch.export see one opaque operator with a
-shape function, and autograd its hand-written backward. float32 on the CPU only.
+Registered with torch.library, so torch.compile and torch.export see opaque operators with a shape
+function, and autograd their hand-written backward. float32 on the CPU, differentiable once.
 """
 
 import ctypes
 import math
-import os
 import threading
 
 import torch
 from torch import Tensor
 
-from model.ops.compile import KernelUnavailable, load_library, log
-from model.ops.definition import DirectionWeights, inner_composed
+from model.ops import library as c
+from model.ops.compile import KernelUnavailable, log
+from model.ops.definition import DirectionWeights, inner_composed, scan_sequential
 
-THREADS_VARIABLE = "MDTF_KERNEL_THREADS"
-MAX_TAPS = 4
-
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def thread_count() -> int:
-    """PyTorch's thread count, or MDTF_KERNEL_THREADS.
-
-    One in a forked process: OpenMP's threads do not survive a fork, and waiting for them hangs.
-    """
-    if _forked:
-        return 1
-    asked = os.environ.get(THREADS_VARIABLE, "")
-    return max(1, int(asked)) if asked.isdecimal() else torch.get_num_threads()
-
-
-# --- C structures: field for field those of csrc/inner.h ------------------------------------------
-class _Shape(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in ("outer", "inner", "length", "channels", "states", "rank", "taps")
-    ]
-
-
-class _View(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("outer", ctypes.c_int64),
-        ("inner", ctypes.c_int64),
-        ("step", ctypes.c_int64),
-    ]
-
-
-class _Weights(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in DirectionWeights._fields]
-
-
-class _Inner(ctypes.Structure):
-    _fields_ = [
-        ("shape", _Shape),
-        ("x", _View * 2),
-        ("z", _View),
-        ("weights", _Weights * 2),
-        ("out", _View),
-        ("states", ctypes.c_void_p),
-    ]
-
-
-class _InnerGrads(ctypes.Structure):
-    _fields_ = [("x", _View * 2), ("z", _View), ("weights", _Weights * 2)]
-
-
-def _view(x: Tensor) -> _View:
-    """x: (outer, inner, L, C) or (rows, L, C), channels contiguous."""
-    outer = x.stride(0) if x.dim() == 4 else 0
-    return _View(x.data_ptr(), outer, x.stride(-3), x.stride(-2))
-
-
-def _weights(weights: list[Tensor]) -> ctypes.Array:
-    half = len(weights) // 2
-    parts = (weights[:half], weights[half:])
-    return (_Weights * 2)(*(_Weights(*(w.data_ptr() for w in part)) for part in parts))
-
-
-def _shape(z: Tensor, weights: list[Tensor]) -> _Shape:
-    conv_weight, _, _, dt_proj, _, A, _ = weights[:7]
-    outer = z.shape[0] if z.dim() == 4 else 1
-    return _Shape(outer, *z.shape[-3:], A.shape[1], dt_proj.shape[1], conv_weight.shape[-1])
-
-
-def _with_dense_channels(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _check(status: int) -> None:
-    if status:
-        raise MemoryError("not enough memory for the scan's scratch buffers")
-
-
-# --- the operators --------------------------------------------------------------------------------
-def _inner_struct(x_forward, x_backward, z, weights, out, states) -> _Inner:
-    return _Inner(
-        _shape(z, weights),
-        (_View * 2)(_view(x_forward), _view(x_backward)),
-        _view(z),
-        _weights(weights),
-        _view(out),
-        states.data_ptr() if states.numel() else None,
-    )
-
-
-@torch.library.custom_op("mdtf::inner_forward", mutates_args=(), device_types="cpu")
-def _inner_forward(
-    x_forward: Tensor, x_backward: Tensor | None, z: Tensor, weights: list[Tensor], keep: bool
-) -> tuple[Tensor, Tensor]:
-    """The output, and (if `keep`) the states that the backward starts its chunks from."""
-    x_backward = x_forward if x_backward is None else x_backward
-    x_forward, x_backward, z = map(_with_dense_channels, (x_forward, x_backward, z))
-    weights = [w.contiguous() for w in weights]
-    library = loaded()
-    shape = _shape(z, weights)
-    kept = library.mdtf_kept_floats(ctypes.byref(shape)) if keep else 0
-    out, states = _like(z), z.new_empty(kept)
-    struct = _inner_struct(x_forward, x_backward, z, weights, out, states)
-    _check(library.mdtf_inner_forward(ctypes.byref(struct), thread_count()))
-    return out, states
-
-
-def _like(x: Tensor) -> Tensor:
-    """Uninitialised, dense, with x's order of dimensions in memory but channels innermost."""
-    return torch.empty_like(_with_dense_channels(x))
-
-
-@_inner_forward.register_fake
-def _(x_forward, x_backward, z, weights, keep):
-    # How much is kept depends on the CPU's vectors; nothing but the backward looks at it.
-    kept = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return _like(z), z.new_empty(kept)
-
-
-@torch.library.custom_op("mdtf::inner_backward", mutates_args=(), device_types="cpu")
-def _inner_backward(
-    grad: Tensor,
-    x_forward: Tensor,
-    x_backward: Tensor | None,
-    z: Tensor,
-    weights: list[Tensor],
-    states: Tensor,
-) -> list[Tensor]:
-    """The derivatives by x_forward, x_backward (if it is another tensor), z, and each weight."""
-    library = loaded()
-    grads = _empty_gradients(x_forward, x_backward, z, weights)
-    grad_x = grads[: 1 if x_backward is None else 2]
-    grad_z, grad_weights = grads[len(grad_x)], grads[len(grad_x) + 1 :]
-    x_backward = x_forward if x_backward is None else x_backward
-    grad, x_forward, x_backward, z = map(_with_dense_channels, (grad, x_forward, x_backward, z))
-    weights = [w.contiguous() for w in weights]
-    struct = _inner_struct(x_forward, x_backward, z, weights, grad, states)
-    grads_struct = _InnerGrads(
-        (_View * 2)(_view(grad_x[0]), _view(grad_x[-1])), _view(grad_z), _weights(grad_weights)
-    )
-    if z.numel() == 0:
-        return [g.zero_() for g in grads]
-    _check(
-        library.mdtf_inner_backward(
-            ctypes.byref(struct), ctypes.byref(grads_struct), thread_count()
-        )
-    )
-    return grads
-
-
-def _empty_gradients(x_forward, x_backward, z, weights) -> list[Tensor]:
-    inputs = [x for x in (x_forward, x_backward, z) if x is not None]
-    return [_like(x) for x in inputs] + [
-        torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights
-    ]
-
-
-@_inner_backward.register_fake
-def _(grad, x_forward, x_backward, z, weights, states):
-    return _empty_gradients(x_forward, x_backward, z, weights)
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    x_forward, x_backward, z, weights, keep = inputs
-    ctx.save_for_backward(x_forward, x_backward, z, output[1], *weights)
-    ctx.keep = keep
-    ctx.mark_non_differentiable(output[1])
-
-
-@torch.autograd.function.once_differentiable
-def _autograd(ctx, grad, _grad_states):
-    if not ctx.keep:
-        raise RuntimeError("the scan ran without keeping the states that its backward needs")
-    x_forward, x_backward, z, states, *weights = ctx.saved_tensors
-    grads = torch.ops.mdtf.inner_backward(grad, x_forward, x_backward, z, weights, states)
-    grad_x_backward = None if x_backward is None else grads.pop(1)
-    grad_x, grad_z, *grad_weights = grads
-    return grad_x, grad_x_backward, grad_z, grad_weights, None
-
-
-_inner_forward.register_autograd(_autograd, setup_context=_setup_context)
-
-
-def inner_native(
-    x_forward: Tensor,
-    x_backward: Tensor,
-    z: Tensor,
-    forward: DirectionWeights,
-    backward: DirectionWeights,
-) -> Tensor:
-    """`definition.inner_composed` by the compiled kernel. Once differentiable."""
-    if forward.conv_weight.shape[-1] > MAX_TAPS:
-        raise ValueError(f"the C kernel takes up to {MAX_TAPS} taps; use the torch backend")
-    weights = [*forward, *backward]
-    same = x_backward is x_forward
-    batch = z.shape[:-2]
-    if len(batch) not in (1, 2):
-        rows = math.prod(batch)
-        flat = [x.reshape(rows, *x.shape[-2:]) for x in (x_forward, x_backward, z)]
-        x_forward, x_backward, z = flat
-    keep = torch.is_grad_enabled() and any(
-        t.requires_grad for t in (x_forward, x_backward, z, *weights)
-    )
-    out, _ = torch.ops.mdtf.inner_forward(x_forward, None if same else x_backward, z, weights, keep)
-    return out.view(*batch, *out.shape[-2:])
-
+MAX_TAPS = 4  # as in csrc/inner.h
+SELF_CHECK_TOLERANCE = 1e-4
 
 # --- loading --------------------------------------------------------------------------------------
 _lock = threading.RLock()  # re-entered by the self-check, which calls the operators
@@ -261,10 +46,9 @@ def unavailable() -> str | None:
 def _load_and_check() -> str | None:
     global _library
     try:
-        _library = load_library()
-        _declare(_library)
+        _library = c.open_library()
         error = self_check()
-        if not error < 1e-4:
+        if not error < SELF_CHECK_TOLERANCE:
             raise KernelUnavailable(f"its self-check is off by {error:.1e}")
     except (KernelUnavailable, AttributeError) as error:
         _library = None
@@ -273,18 +57,267 @@ def _load_and_check() -> str | None:
     return None
 
 
-def _declare(library: ctypes.CDLL) -> None:
-    """Argument and result types; AttributeError if a function is missing."""
-    pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    library.mdtf_lanes.restype = library.mdtf_has_threads.restype = integer
-    library.mdtf_kept_floats.restype = integer
-    library.mdtf_kept_floats.argtypes = [pointer]
-    library.mdtf_inner_forward.argtypes = [pointer, integer]
-    library.mdtf_inner_backward.argtypes = [pointer, pointer, integer]
+# --- shapes ---------------------------------------------------------------------------------------
+def _dense_channels(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
+def _like(x: Tensor) -> Tensor:
+    """Uninitialised and dense, its dimensions in memory in x's order but channels innermost."""
+    return torch.empty_like(_dense_channels(x))
+
+
+def _kept_floats(x: Tensor, states: int) -> int:
+    """What mdtf_kept_floats returns, also for symbolic shapes."""
+    library = loaded()
+    lanes, max_chunk = library.mdtf_lanes(), library.mdtf_max_chunk()
+    length, channels = x.shape[-2], x.shape[-1]
+    chunks = (length + max_chunk - 1) // max_chunk
+    padded_states, padded_channels = ((n + lanes - 1) // lanes * lanes for n in (states, channels))
+    rows = math.prod(x.shape[:-2])
+    return rows * (chunks - 1) * padded_states * padded_channels if length else 0
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _at_most_two_batch_dims(x: Tensor) -> Tensor:
+    """The kernels know strides of one or two batch dimensions; more are copied if need be."""
+    if x.dim() in (3, 4):
+        return x
+    return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+
+
+def _no_second_derivative(ctx, *grads):
+    raise RuntimeError(
+        "the C scan can be differentiated only once; use the scan backend 'sequential' for more"
+    )
+
+
+# --- the inner block ------------------------------------------------------------------------------
+def _inner_struct(x_forward, x_backward, z, weights, out, states) -> ctypes.Structure:
+    conv_weight, _, _, dt_proj, _, A, _ = weights[:7]
+    return c.Inner(
+        c.shape(z, states=A.shape[1], rank=dt_proj.shape[1], taps=conv_weight.shape[-1]),
+        (c.View * 2)(c.view(x_forward), c.view(x_backward)),
+        c.view(z),
+        c.both_weights(weights),
+        c.view(out),
+        states.data_ptr() if states.numel() else None,
+    )
+
+
+@torch.library.custom_op("mdtf::inner_forward", mutates_args=(), device_types="cpu")
+def _inner_forward(
+    x_forward: Tensor, x_backward: Tensor | None, z: Tensor, weights: list[Tensor], keep: bool
+) -> tuple[Tensor, Tensor]:
+    """The output, and (if `keep`) the states that the backward starts its chunks from."""
+    x_backward = x_forward if x_backward is None else x_backward
+    x_forward, x_backward, z = map(_dense_channels, (x_forward, x_backward, z))
+    weights = [w.contiguous() for w in weights]
+    out, states = _like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
+    struct = _inner_struct(x_forward, x_backward, z, weights, out, states)
+    c.call(loaded().mdtf_inner_forward, struct)
+    return out, states
+
+
+@_inner_forward.register_fake
+def _(x_forward, x_backward, z, weights, keep):
+    return _like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
+
+
+def _inner_gradients(x_forward, x_backward, z, weights) -> list[Tensor]:
+    inputs = [x for x in (x_forward, x_backward, z) if x is not None]
+    return [_like(x) for x in inputs] + [
+        torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights
+    ]
+
+
+@torch.library.custom_op("mdtf::inner_backward", mutates_args=(), device_types="cpu")
+def _inner_backward(
+    grad: Tensor,
+    x_forward: Tensor,
+    x_backward: Tensor | None,
+    z: Tensor,
+    weights: list[Tensor],
+    states: Tensor,
+) -> list[Tensor]:
+    """The derivatives by x_forward, x_backward (if it is another tensor), z, and each weight."""
+    grads = _inner_gradients(x_forward, x_backward, z, weights)
+    if z.numel() == 0:
+        return [g.zero_() for g in grads]
+    grad_x = grads[: 1 if x_backward is None else 2]
+    grad_z, *grad_weights = grads[len(grad_x) :]
+    x_backward = x_forward if x_backward is None else x_backward
+    grad, x_forward, x_backward, z = map(_dense_channels, (grad, x_forward, x_backward, z))
+    struct = _inner_struct(
+        x_forward, x_backward, z, [w.contiguous() for w in weights], grad, states
+    )
+    grads_struct = c.InnerGrads(
+        (c.View * 2)(c.view(grad_x[0]), c.view(grad_x[-1])),
+        c.view(grad_z),
+        c.both_weights(grad_weights),
+    )
+    c.call(loaded().mdtf_inner_backward, struct, grads_struct)
+    return grads
+
+
+@_inner_backward.register_fake
+def _(grad, x_forward, x_backward, z, weights, states):
+    return _inner_gradients(x_forward, x_backward, z, weights)
+
+
+def _inner_context(ctx, inputs, output) -> None:
+    x_forward, x_backward, z, weights, keep = inputs
+    ctx.save_for_backward(x_forward, x_backward, z, output[1], *weights)
+    ctx.kept = keep
+
+
+def _inner_autograd(ctx, grad, _grad_states):
+    if not ctx.kept:
+        raise RuntimeError("the scan ran without keeping the states that its backward needs")
+    x_forward, x_backward, z, states, *weights = ctx.saved_tensors
+    grads = torch.ops.mdtf.inner_backward(grad, x_forward, x_backward, z, weights, states)
+    grad_x_backward = None if x_backward is None else grads.pop(1)
+    grad_x, grad_z, *grad_weights = grads
+    return grad_x, grad_x_backward, grad_z, grad_weights, None
+
+
+_inner_forward.register_autograd(_inner_autograd, setup_context=_inner_context)
+_inner_backward.register_autograd(_no_second_derivative)
+
+
+def inner_native(
+    x_forward: Tensor,
+    x_backward: Tensor,
+    z: Tensor,
+    forward: DirectionWeights,
+    backward: DirectionWeights,
+) -> Tensor:
+    """`definition.inner_composed` by the compiled kernel."""
+    taps = forward.conv_weight.shape[-1]
+    if taps > MAX_TAPS:
+        raise ValueError(f"the C scan takes up to {MAX_TAPS} taps, not {taps}; use backend 'torch'")
+    weights = [*forward, *backward]
+    xs = [_at_most_two_batch_dims(x_forward)]
+    xs.append(None if x_backward is x_forward else _at_most_two_batch_dims(x_backward))
+    keep = _needs_grad(*xs, z, *weights)
+    out, _ = torch.ops.mdtf.inner_forward(*xs, _at_most_two_batch_dims(z), weights, keep)
+    return out if out.dim() == z.dim() else out.view(z.shape)
+
+
+# --- the scan alone -------------------------------------------------------------------------------
+def _scan_struct(u, delta, A, B, C, D, y, kept, reverse) -> ctypes.Structure:
+    return c.Scan(
+        c.shape(u, states=A.shape[1]),
+        *(c.view(x) for x in (u, delta, B, C)),
+        c.Weights(A=A.data_ptr(), D=D.data_ptr()),
+        c.view(y),
+        kept.data_ptr() if kept.numel() else None,
+        reverse,
+    )
+
+
+@torch.library.custom_op("mdtf::scan_forward", mutates_args=(), device_types="cpu")
+def _scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    reverse: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """The output, and (if `keep`) the states that the backward starts its chunks from."""
+    u, delta, B, C = map(_dense_channels, (u, delta, B, C))
+    y, kept = _like(u), u.new_empty(_kept_floats(u, A.shape[1]) if keep else 0)
+    struct = _scan_struct(u, delta, A.contiguous(), B, C, D.contiguous(), y, kept, reverse)
+    c.call(loaded().mdtf_scan_forward, struct)
+    return y, kept
+
+
+@_scan_forward.register_fake
+def _(u, delta, A, B, C, D, reverse, keep):
+    return _like(u), u.new_empty(_kept_floats(u, A.shape[1]) if keep else 0)
+
+
+def _scan_gradients(u, delta, A, B, C, D) -> list[Tensor]:
+    dense = (torch.empty_like(w, memory_format=torch.contiguous_format) for w in (A, D))
+    return [*(_like(x) for x in (u, delta, B, C)), *dense]
+
+
+@torch.library.custom_op("mdtf::scan_backward", mutates_args=(), device_types="cpu")
+def _scan_backward(
+    grad: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    kept: Tensor,
+    reverse: bool,
+) -> list[Tensor]:
+    """The derivatives by u, delta, B, C, A and D."""
+    grads = _scan_gradients(u, delta, A, B, C, D)
+    if u.numel() == 0:
+        return [g.zero_() for g in grads]
+    grad, u, delta, B, C = map(_dense_channels, (grad, u, delta, B, C))
+    struct = _scan_struct(u, delta, A.contiguous(), B, C, D.contiguous(), grad, kept, reverse)
+    *views, grad_A, grad_D = grads
+    weights = c.Weights(A=grad_A.data_ptr(), D=grad_D.data_ptr())
+    grads_struct = c.ScanGrads(*map(c.view, views), weights)
+    c.call(loaded().mdtf_scan_backward, struct, grads_struct)
+    return grads
+
+
+@_scan_backward.register_fake
+def _(grad, u, delta, A, B, C, D, kept, reverse):
+    return _scan_gradients(u, delta, A, B, C, D)
+
+
+def _scan_context(ctx, inputs, output) -> None:
+    *tensors, reverse, keep = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.reverse, ctx.kept = reverse, keep
+
+
+def _scan_autograd(ctx, grad, _grad_kept):
+    if not ctx.kept:
+        raise RuntimeError("the scan ran without keeping the states that its backward needs")
+    saved = ctx.saved_tensors
+    grad_u, grad_delta, grad_B, grad_C, grad_A, grad_D = torch.ops.mdtf.scan_backward(
+        grad, *saved, ctx.reverse
+    )
+    return grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, None, None
+
+
+_scan_forward.register_autograd(_scan_autograd, setup_context=_scan_context)
+_scan_backward.register_autograd(_no_second_derivative)
+
+
+def scan_native(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    reverse: bool = False,
+) -> Tensor:
+    """`definition.scan_sequential` by the compiled kernel; A must not be positive."""
+    u_, delta, B, C = map(_at_most_two_batch_dims, (u, delta, B, C))
+    keep = _needs_grad(u_, delta, A, B, C, D)
+    y, _ = torch.ops.mdtf.scan_forward(u_, delta, A, B, C, D, reverse, keep)
+    return y if y.dim() == u.dim() else y.view(u.shape)
+
+
+# --- is it right? ---------------------------------------------------------------------------------
 def self_check() -> float:
-    """The largest error of a small case, outputs and gradients, relative to each one's maximum."""
+    """The largest error of small cases, outputs and gradients, relative to each one's maximum."""
     generator = torch.Generator().manual_seed(0)
     channels, states, rank, taps, length = 12, 16, 1, 4, 21
 
@@ -298,17 +331,25 @@ def self_check() -> float:
             draw(channels),
         )  # fmt: skip
 
-    x, z, grad = (draw(2, length, channels) for _ in range(3))
-    inputs = [x, z, *direction(), *direction()]
-
-    def run(function, dtype: torch.dtype) -> list[Tensor]:
-        x, z, *weights = (t.to(dtype).requires_grad_() for t in inputs)
-        pair = DirectionWeights(*weights[:7]), DirectionWeights(*weights[7:])
-        out = function(x, x, z, *pair)
-        return [out, *torch.autograd.grad(out, [x, z, *weights], grad.to(dtype))]
-
-    with torch.enable_grad():
-        pairs = zip(
-            run(inner_native, torch.float32), run(inner_composed, torch.float64), strict=True
-        )
+    def error(fast, definition, inputs: list[Tensor]) -> float:
+        results = []
+        for function, dtype in ((fast, torch.float32), (definition, torch.float64)):
+            leaves = [t.to(dtype).requires_grad_() for t in inputs]
+            out = function(*leaves)
+            results.append([out, *torch.autograd.grad(out, leaves, out.detach())])
+        pairs = zip(*results, strict=True)
         return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+    def inner(function):
+        return lambda x, z, *w: function(
+            x, x, z, DirectionWeights(*w[:7]), DirectionWeights(*w[7:])
+        )
+
+    x, z = draw(2, length, channels), draw(2, length, channels)
+    A, D = -4 * draw(channels, states).abs(), draw(channels)
+    B, C = draw(2, length, states), draw(2, length, states)
+    with torch.enable_grad():
+        return max(
+            error(inner(inner_native), inner(inner_composed), [x, z, *direction(), *direction()]),
+            error(scan_native, scan_sequential, [x, z.abs(), A, B, C, D]),
+        )

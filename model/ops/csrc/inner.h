@@ -88,9 +88,11 @@ INLINE float *take(Arena *arena, int64_t floats) {
     return piece;
 }
 
-static float *allocate(size_t floats) {
+/* Zeroed: padding, and sums of gradients, must start at zero. NULL if there is no memory. */
+static float *allocate_zeroed(size_t floats) {
     void *memory = NULL;
-    return posix_memalign(&memory, 64, (floats + 16) * sizeof(float)) ? NULL : memory;
+    size_t bytes = floats * sizeof(float);
+    return posix_memalign(&memory, 64, bytes) ? NULL : memset(memory, 0, bytes);
 }
 
 static Packed take_packed(Arena *arena, const Shape *s, const Padded *p, int transposes) {

@@ -1,0 +1,1 @@
+"""Poses into files that other tools read."""

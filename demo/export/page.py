@@ -1,0 +1,50 @@
+"""NAME.html: the poses in one page that needs nothing else, neither a network nor other files."""
+
+import base64
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+
+from demo.poses import Poses
+from lib.files import write_atomic
+from lib.skeleton import H36M
+
+TEMPLATE = Path(__file__).with_name("page.html")
+# 2D coordinates as 16-bit numbers: this many steps over the image's longer side, and three times
+# as far outside of it.
+STEPS = 10_000
+
+
+def write_page(path: Path, poses: Poses, title: str) -> None:
+    """Raises UserError where it cannot be written."""
+    pixel = max(poses.size) / STEPS
+    data = {
+        "names": H36M.names,
+        "parents": H36M.parents,
+        "colors": [f"rgb({r},{g},{b})" for r, g, b in H36M.colors],
+        "fps": poses.fps,
+        "size": poses.size,
+        "frames": poses.num_frames,
+        "persons": poses.persons.tolist(),
+        "pixel": pixel,
+        "world": _int16(poses.pose_world),  # mm
+        "flat": _int16(poses.keypoints_2d[..., :2] / pixel),
+        # Rounded up: only what was not seen at all may read 0.
+        "confidence": _base64(np.ceil(np.clip(poses.confidence, 0, 1) * 255).astype(np.uint8)),
+    }
+    # "</script>" in a name would end the page's data.
+    text = json.dumps(data).replace("<", "\\u003c")
+    page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", text)
+    with write_atomic(path, "w") as file:
+        file.write(page.replace("{{title}}", html.escape(title)))
+
+
+def _int16(values: np.ndarray) -> str:
+    limit = np.iinfo(np.int16)
+    return _base64(np.clip(np.round(values), limit.min, limit.max).astype("<i2"))
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")

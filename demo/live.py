@@ -1,0 +1,243 @@
+"""Live: the newest frame of a camera, stream or file, lifted with the moments before it.
+
+A thread keeps only the newest frame, so a slow machine drops frames rather than lagging behind.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Condition, Thread
+
+import cv2
+import numpy as np
+
+from demo.detectors.base import Frame, Pose2D
+from demo.lifting import Lifter
+from demo.render import Room, View, draw_2d
+from demo.smoothing import OneEuro
+from demo.tracking import bounding_box
+from demo.video import Film, Video
+from demo.world import millimetres_per_unit
+from lib.camera import camera_to_world, to_screen
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+ROOM_RADIUS_MM = 1150.0
+WINDOW = "MDTF"
+CAMERA_FPS = 30.0  # of cameras that do not say
+FORGET_SECONDS = 1.0  # a person unseen for this long starts anew
+SCALE_MEMORY = 0.02  # how fast the body's size settles
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame and when it was taken, in seconds of the source's own clock and of ours."""
+
+    frame: Frame
+    source_time: float
+    arrived: float
+
+
+class Newest:
+    """The newest frame of a source, read in a thread. Files are played at their own pace."""
+
+    def __init__(self, source: str | int) -> None:
+        """Raises UserError where nothing can be read."""
+        self._video = Video(source)
+        self.size, self.fps = self._video.size, self._video.fps or CAMERA_FPS
+        self._is_file = isinstance(source, str) and Path(source).is_file()
+        self.read = 0  # frames taken from the source so far
+        self._newest: Moment | None = None
+        self._ended = False
+        self._changed = Condition()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        while not self._ended and (frame := self._video.read()) is not None:
+            source_time = self.read / self.fps
+            if self._is_file:
+                time.sleep(max(0.0, started + source_time - time.monotonic()))
+            else:
+                source_time = time.monotonic() - started
+            with self._changed:
+                self._newest = Moment(frame, source_time, time.monotonic())
+                self.read += 1
+                self._changed.notify()
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def __iter__(self) -> Iterator[Moment]:
+        """Moments as they come; those that came while the last was worked on are dropped."""
+        self._thread.start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._ended)
+                moment, self._newest = self._newest, None
+            if moment is None:
+                return
+            yield moment
+
+    def close(self) -> None:
+        self._ended = True
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+        with self._video:
+            pass
+
+
+class SlidingLifter:
+    """3D poses of one person, frame by frame, each from the T moments up to it."""
+
+    def __init__(self, lifter: Lifter, size: tuple[int, int], fps: float, smooth: bool) -> None:
+        self._lifter, self._size, self._fps, self._smooth = lifter, size, fps, smooth
+        self._past: deque[tuple[float, np.ndarray]] = deque()
+        self._filter: OneEuro | None = None
+        self._scale = 0.0
+
+    def __call__(self, keypoints: np.ndarray, seconds: float) -> np.ndarray:
+        """Keypoints (17, 3) in pixels at a time -> pose (17, 3) in camera axes, mm, root at 0."""
+        if self._past and seconds - self._past[-1][0] > FORGET_SECONDS:
+            self._past.clear()
+            self._filter = None
+        if self._smooth:
+            keypoints = self._smoothed(keypoints, seconds)
+        self._past.append((seconds, keypoints))
+        while seconds - self._past[0][0] > self._lifter.n_frames / self._fps:
+            self._past.popleft()
+        pose = self._lifter.lift(self._window(seconds)[None])[0, -1]
+        pose = pose - pose[0]
+        scale = millimetres_per_unit(pose[None])
+        # One size for the person: the mean over all that was seen, the newest counting least.
+        if self._scale:
+            self._scale += SCALE_MEMORY * (scale - self._scale)
+        else:
+            self._scale = scale
+        return pose * self._scale
+
+    def _smoothed(self, keypoints: np.ndarray, seconds: float) -> np.ndarray:
+        if self._filter is None:
+            box = bounding_box(keypoints)
+            self._filter = OneEuro(scale=float((box[2:] - box[:2]).max()))
+        elapsed = max(seconds - self._past[-1][0], 1e-3) if self._past else 1e-3
+        return np.concatenate([self._filter(keypoints[:, :2], elapsed), keypoints[:, 2:]], axis=-1)
+
+    def _window(self, seconds: float) -> np.ndarray:
+        """(T, 17, 3) normalised: the source's own rate, though frames were dropped."""
+        times = np.array([moment for moment, _ in self._past])
+        known = np.stack([keypoints for _, keypoints in self._past]).reshape(len(times), -1)
+        wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._fps
+        points = np.stack([np.interp(wanted, times, column) for column in known.T], axis=-1)
+        points = points.reshape(-1, 17, 3).astype(np.float32)
+        return np.concatenate([to_screen(points[..., :2], self._size), points[..., 2:]], axis=-1)
+
+
+@dataclass
+class Report:
+    """What a live run did; latencies in seconds, from a frame's arrival to its picture."""
+
+    shown: int = 0
+    dropped: int = 0
+    latencies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        if not self.shown:
+            return "no frame was shown"
+        return (
+            f"{self.shown} frames shown, {self.dropped} dropped, {self.shown / self.seconds:.1f}"
+            f" frames/s, latency {1000 * np.median(self.latencies):.0f} ms (median),"
+            f" {1000 * np.percentile(self.latencies, 95):.0f} ms (95 %)"
+        )
+
+
+def run_live(
+    source: str | int,
+    detector: Pose2D,
+    lifter: Lifter,
+    view: View,
+    *,
+    camera_pitch: float = 0.0,
+    smooth: bool = False,
+    window: bool = True,
+    film_path: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Show poses as they happen, until the source ends, Escape or q is pressed or stop() is true.
+
+    camera_pitch: degrees the camera looks down; window: whether to show one; film_path: also
+    write what is shown. The largest person is followed. Raises UserError.
+    """
+    newest = Newest(source)
+    panel = (min(newest.size) // 2 * 2, newest.size[1] // 2 * 2)
+    centre = np.array([0.0, 0.0, ROOM_RADIUS_MM * 0.8])
+    room = Room(centre, ROOM_RADIUS_MM, panel, view)
+    sliding = SlidingLifter(lifter, newest.size, newest.fps, smooth)
+    size = (newest.size[0] // 2 * 2 + panel[0], panel[1])
+    film = Film(film_path, size, newest.fps) if film_path else None
+    report, started, last = Report(), time.monotonic(), time.monotonic()
+    rate = 0.0
+    current: list[Moment] = []
+
+    def frames() -> Iterator[Frame]:
+        for moment in newest:
+            current[:] = [moment]
+            yield moment.frame
+
+    failed = True
+    try:
+        for people in detector(frames()):
+            moment = current[0]
+            picture = _draw(moment, people, detector, sliding, room, camera_pitch)
+            now = time.monotonic()
+            rate = 0.9 * rate + 0.1 / max(now - last, 1e-6) if rate else 1 / max(now - last, 1e-6)
+            last = now
+            report.shown += 1
+            report.latencies.append(now - moment.arrived)
+            text = f"{rate:.0f} frames/s, latency {1000 * report.latencies[-1]:.0f} ms"
+            cv2.putText(picture, text, (12, 24), FONT, 0.6, (255, 255, 255), 4, cv2.LINE_AA)
+            cv2.putText(picture, text, (12, 24), FONT, 0.6, (60, 50, 40), 1, cv2.LINE_AA)
+            if film:
+                film.write(picture)
+            if window:
+                cv2.imshow(WINDOW, picture)
+                if cv2.waitKey(1) & 0xFF in (27, ord("q")):
+                    break
+            if stop():
+                break
+        failed = False
+    except KeyboardInterrupt:
+        failed = False  # the usual way to end a camera
+    finally:
+        report.seconds = time.monotonic() - started
+        report.dropped = max(0, newest.read - report.shown)
+        newest.close()
+        if window:
+            cv2.destroyAllWindows()
+        if film:
+            film.__exit__(RuntimeError if failed else None, None, None)
+    return report
+
+
+def _draw(
+    moment: Moment,
+    people: np.ndarray,
+    detector: Pose2D,
+    sliding: SlidingLifter,
+    room: Room,
+    camera_pitch: float,
+) -> Frame:
+    """The picture of a moment: left the frame, right the room."""
+    poses, seen = np.zeros((0, 17, 3)), np.zeros((0, 17), dtype=bool)
+    if len(people):
+        areas = [np.prod(box[2:] - box[:2]) for box in map(bounding_box, people)]
+        keypoints = detector.layout.to_h36m(people[int(np.argmax(areas))])
+        world = camera_to_world(sliding(keypoints, moment.source_time), camera_pitch)
+        world[:, 2] -= world[:, 2].min()
+        poses, seen = world[None], keypoints[None, :, 2] > 0
+        draw_2d(moment.frame, keypoints)
+    panel = room.draw(poses, seen, moment.source_time)
+    height, width = panel.shape[0], moment.frame.shape[1] // 2 * 2
+    return np.hstack([moment.frame[:height, :width], panel])

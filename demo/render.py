@@ -1,0 +1,186 @@
+"""Drawing with OpenCV alone: the 2D skeleton over a frame, the 3D skeleton over a floor grid."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from demo.detectors.base import Frame
+from demo.poses import Poses
+from lib.skeleton import H36M
+
+BACKGROUND = (250, 248, 246)  # BGR, as everything OpenCV draws
+GRID = (214, 208, 202)
+SHADOW = (226, 221, 216)
+UNSEEN = (170, 170, 170)
+TEXT = (110, 100, 92)
+COLORS = [color[::-1] for color in H36M.colors]
+
+SUBPIXEL_BITS = 3  # OpenCV draws at coordinates in units of 1/8 pixel
+GRID_MM = 250.0
+ELEVATION = 12.0  # degrees the viewer looks down
+START = -35.0  # degrees the viewer stands to the side of the camera
+TURN_SECONDS = 20.0  # of a full turn
+DISTANCE = 4.5  # of the viewer, in radii of what is shown
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the 3D skeleton is seen from.
+
+    azimuth: degrees to the side of the filming camera, at the start; turning: whether it goes
+    round from there.
+    """
+
+    azimuth: float = START
+    turning: bool = True
+
+    def at(self, seconds: float) -> float:
+        return self.azimuth + (360 * seconds / TURN_SECONDS if self.turning else 0)
+
+
+def _fixed(points: np.ndarray) -> np.ndarray:
+    """Pixels -> OpenCV's integers with SUBPIXEL_BITS."""
+    limit = 2**15  # beyond it OpenCV's lines overflow
+    return np.clip(np.round(points * 2**SUBPIXEL_BITS), -limit, limit).astype(np.int32)
+
+
+def _draw_skeleton(
+    image: Frame,
+    points: np.ndarray,
+    seen: np.ndarray,
+    thickness: int,
+    order: np.ndarray | range,
+    outline: tuple[int, int, int] | None = None,
+) -> None:
+    """points: (17, 2) pixels; seen: (17,) bool; order: the bones, the farthest first."""
+    fixed = _fixed(points)
+    for bone in order:
+        parent, child = H36M.bones[bone]
+        ends = (fixed[parent].tolist(), fixed[child].tolist())
+        color = COLORS[child] if seen[parent] and seen[child] else UNSEEN
+        if outline is not None:
+            cv2.line(image, *ends, outline, thickness + 2, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.line(image, *ends, color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    radius = max(2, round(0.8 * thickness)) << SUBPIXEL_BITS
+    for joint, (x, y) in enumerate(fixed.tolist()):
+        color = COLORS[joint] if seen[joint] else UNSEEN
+        cv2.circle(image, (x, y), radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def draw_2d(frame: Frame, keypoints: np.ndarray, label: str = "") -> None:
+    """Draw keypoints (17, 3) in the frame's pixels onto it; grey where they are filled in."""
+    thickness = max(2, round(min(frame.shape[:2]) / 180))
+    seen = keypoints[:, 2] > 0
+    bones = range(len(H36M.bones))
+    _draw_skeleton(frame, keypoints[:, :2], seen, thickness, bones, outline=(255, 255, 255))
+    if label:
+        x, y = keypoints[H36M.index("head"), :2]
+        at = (int(np.clip(x, -9999, 9999)), int(np.clip(y, -9999, 9999)) - 4 * thickness)
+        scale = thickness / 4
+        cv2.putText(frame, label, at, FONT, scale, (255, 255, 255), thickness + 2, cv2.LINE_AA)
+        cv2.putText(frame, label, at, FONT, scale, (40, 40, 40), thickness, cv2.LINE_AA)
+
+
+class Room:
+    """Draws poses in world axes into a panel, at one scale for the whole video."""
+
+    def __init__(
+        self, centre: np.ndarray, radius: float, size: tuple[int, int], view: View
+    ) -> None:
+        """centre: (3,), what the viewer turns around, and radius around it, in mm; size: of the
+        panel, (width, height) in pixels.
+        """
+        self._centre, self._radius, self._size, self._view = centre, radius, size, view
+        # Fits the ball of that radius into the panel, seen in perspective.
+        self._focal = 0.5 * min(size) * np.sqrt(DISTANCE**2 - 1)
+        self._thickness = max(2, round(min(size) / 130))
+        self._floor: tuple[float, Frame] | None = None
+
+    @classmethod
+    def around(cls, pose_world: np.ndarray, size: tuple[int, int], view: View) -> "Room":
+        """Large enough for all of (..., 3)."""
+        points = pose_world.reshape(-1, 3)
+        low, high = np.percentile(points, [0.5, 99.5], axis=0)
+        low[2] = 0
+        centre = (low + high) / 2
+        away = np.linalg.norm(points - centre, axis=-1)
+        return cls(centre, float(np.percentile(away, 99.8)) * 1.05, size, view)
+
+    def project(self, points: np.ndarray, azimuth: float) -> tuple[np.ndarray, np.ndarray]:
+        """World points (..., 3) -> pixels (..., 2), and depths (...)."""
+        turn, tilt = np.deg2rad(azimuth), np.deg2rad(ELEVATION)
+        x, y, z = np.moveaxis((points - self._centre) / self._radius, -1, 0)
+        right = np.cos(turn) * x - np.sin(turn) * y
+        away = np.sin(turn) * x + np.cos(turn) * y
+        depth = DISTANCE + np.cos(tilt) * away - np.sin(tilt) * z
+        up = np.cos(tilt) * z + np.sin(tilt) * away
+        pixels = np.stack([right, -up], axis=-1) * (self._focal / depth)[..., None]
+        return pixels + np.array(self._size) / 2, depth
+
+    def _draw_floor(self, azimuth: float) -> Frame:
+        if self._floor is not None and self._floor[0] == azimuth:
+            return self._floor[1].copy()
+        panel = np.full((self._size[1], self._size[0], 3), BACKGROUND, dtype=np.uint8)
+        steps = int(np.ceil(self._radius / GRID_MM))
+        middle = np.round(self._centre[:2] / GRID_MM) * GRID_MM
+        reach, across = steps * GRID_MM, np.arange(-steps, steps + 1) * GRID_MM
+        ends = np.array([[[a, -reach], [a, reach]] for a in across])  # (lines, 2, 2)
+        ends = np.concatenate([ends, ends[..., ::-1]]) + middle
+        grid, _ = self.project(np.concatenate([ends, np.zeros_like(ends[..., :1])], -1), azimuth)
+        for start, end in _fixed(grid).tolist():
+            cv2.line(panel, start, end, GRID, 1, cv2.LINE_AA, SUBPIXEL_BITS)
+        self._floor = (azimuth, panel)
+        return panel.copy()
+
+    def draw(self, poses: np.ndarray, seen: np.ndarray, seconds: float) -> Frame:
+        """poses: (P, 17, 3) world mm; seen: (P, 17) bool -> a panel (H, W, 3)."""
+        azimuth = self._view.at(seconds)
+        panel = self._draw_floor(azimuth)
+        shadows, _ = self.project(poses * [1, 1, 0], azimuth)
+        for fixed in _fixed(shadows):
+            for parent, child in H36M.bones:
+                ends = (fixed[parent].tolist(), fixed[child].tolist())
+                cv2.line(panel, *ends, SHADOW, self._thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        pixels, depth = self.project(poses, azimuth)
+        for person in np.argsort(-depth.mean(axis=-1)):
+            ends = depth[person][list(H36M.bone_parents)] + depth[person][list(H36M.bone_children)]
+            order = np.argsort(-ends)
+            _draw_skeleton(panel, pixels[person], seen[person], self._thickness, order)
+        return panel
+
+
+class SideBySide:
+    """Composes the film's pictures: left the frame with its 2D skeletons, right the room."""
+
+    MIN_HEIGHT, MAX_HEIGHT = 360, 1080
+
+    def __init__(self, poses: Poses, view: View) -> None:
+        width, height = poses.size
+        film_height = min(max(height, self.MIN_HEIGHT), self.MAX_HEIGHT) // 2 * 2
+        self._scale = film_height / height
+        self._left = (max(2, round(width * self._scale / 2) * 2), film_height)
+        # As wide as the shorter side of the picture, for a person is rarely wider than tall.
+        panel = (max(min(self._left), self.MIN_HEIGHT // 2) // 2 * 2, film_height)
+        self._room = Room.around(poses.pose_world, panel, view)
+        self._poses = poses
+        self.size = (self._left[0] + panel[0], film_height)
+
+    def draw(self, frame: Frame, index: int) -> Frame:
+        """The film's picture for frame `index` of the video."""
+        poses = self._poses
+        left = frame
+        if (frame.shape[1], frame.shape[0]) != self._left:
+            left = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
+        several = len(poses.persons) > 1
+        for number, person in zip(poses.persons, poses.keypoints_2d, strict=True):
+            scaled = person[index] * [self._scale, self._scale, 1]
+            draw_2d(left, scaled, str(number) if several else "")
+        seconds = index / poses.fps
+        seen = poses.confidence[:, index] > 0
+        right = self._room.draw(poses.pose_world[:, index], seen, seconds)
+        cv2.putText(
+            right, f"{seconds:.2f} s", (12, right.shape[0] - 14), FONT, 0.5, TEXT, 1, cv2.LINE_AA
+        )
+        return np.hstack([left, right])

@@ -1,0 +1,303 @@
+"""Any video in, 3D poses out: `python demo/vis.py --video sample_video.mp4`."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# This folder holds a `lib` too (detector weights): only the project's root may be searched.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from demo.detectors import DETECTORS, choose_detector
+from demo.keypoint_files import read_keypoints, save_keypoints
+from demo.pipeline import (
+    DEFAULT_CHECKPOINT,
+    People2D,
+    VideoLifter,
+    people_in_file,
+    people_in_video,
+)
+from demo.poses import Poses
+from demo.render import START, View
+from demo.video import Video, blank_frames, find_video, is_stream
+from lib.errors import UserError, run_main
+from lib.keypoints import LAYOUTS
+
+FORMATS = ("mp4", "npz", "json", "bvh", "html")
+OUTPUT = ROOT / "demo" / "output"
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="3D poses of the people in a video: film, arrays, BVH and a web page."
+    )
+    source = parser.add_argument_group("source")
+    add = source.add_argument
+    add(
+        "--video", metavar="FILE", help="video file (as given, or in demo/video/) or stream address"
+    )
+    add("--webcam", metavar="N", type=int, help="camera number, live")
+    add("--live", action="store_true", help="play --video as if it came from a camera")
+    add(
+        "--keypoints",
+        metavar="FILE",
+        help="2D keypoints instead of a detector: .npz, .npy, .json,"
+        " AlphaPose's JSON, OpenPose's JSON or folder; with --video, drawn on it",
+    )
+    add("--layout", choices=LAYOUTS, help="of --keypoints, where the file does not tell")
+    add("--size", metavar="WxH", help="image size of --keypoints, where the file does not tell")
+    add("--fps", type=float, default=0.0, help="frames a second, where the source does not tell")
+    model = parser.add_argument_group("model")
+    add = model.add_argument
+    add(
+        "-c",
+        "--checkpoint",
+        metavar="DIR",
+        default=DEFAULT_CHECKPOINT,
+        help=f"folder or file, ours or a released one ({DEFAULT_CHECKPOINT})",
+    )
+    add("--config", metavar="FILE", help="YAML config, needed for a released checkpoint")
+    add("--stage1-checkpoint", metavar="FILE", help="stage-1 weights, where --checkpoint has none")
+    add("--device", default="auto", help="auto, cpu, cuda …")
+    add("--no-flip", action="store_true", help="no average with the mirrored view: twice as fast")
+    people = parser.add_argument_group("people")
+    add = people.add_argument
+    add("--detector", default="mediapipe", choices=DETECTORS, help="of 2D keypoints (mediapipe)")
+    add("--weights-dir", metavar="DIR", help="of the hrnet detector (demo/lib/checkpoint)")
+    add("--person", default="largest", metavar="N", help="largest (default), all or a number")
+    add("--smooth", action="store_true", help="One-Euro filter on the keypoints")
+    add(
+        "--camera-pitch", default="auto", metavar="DEG", help="how far the camera looks down (auto)"
+    )
+    result = parser.add_argument_group("result")
+    add = result.add_argument
+    add("-o", "--output", metavar="DIR", help="folder for the results (demo/output/NAME)")
+    add("--formats", default=",".join(FORMATS), help=f"any of {','.join(FORMATS)} (all)")
+    add("--view", default="turning", help="of the film: turning, fixed, or degrees to the side")
+    add("--save-keypoints", metavar="FILE", help="the 2D keypoints as .npz or .json")
+    add("--no-window", action="store_true", help="live without a window")
+    add("--record", action="store_true", help="live: also write what is shown")
+    return parser.parse_args()
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises UserError for flags that do not go together, before anything slow begins."""
+    if options.webcam is not None and (options.video or options.keypoints):
+        raise UserError("--webcam excludes --video and --keypoints; give one source")
+    if options.webcam is None and not options.video and not options.keypoints:
+        raise UserError("no source: give --video FILE, --webcam N or --keypoints FILE")
+    if options.live and (not options.video or options.keypoints):
+        raise UserError("--live plays a video: give --video FILE, without --keypoints")
+    if options.fps < 0 or options.fps > 1000:
+        raise UserError(f"--fps {options.fps}: from 1 to 1000")
+    formats = options.formats.split(",")
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise UserError(
+            f"--formats {options.formats}: no {unknown[0]!r}; any of {','.join(FORMATS)}"
+        )
+    options.formats = formats
+    options.view = parse_view(options.view)
+    options.camera_pitch = parse_pitch(options.camera_pitch)
+    options.size = parse_size(options.size)
+    if options.person not in ("largest", "all") and not options.person.isdigit():
+        raise UserError(f"--person {options.person}: largest, all or a number")
+    save = options.save_keypoints
+    if save and Path(save).suffix.lower() not in (".npz", ".json"):
+        raise UserError(f"--save-keypoints {save}: the name must end in .npz or .json")
+
+
+def parse_view(text: str) -> View:
+    if text in ("turning", "fixed"):
+        return View(START, turning=text == "turning")
+    try:
+        return View(float(text), turning=False)
+    except ValueError:
+        raise UserError(f"--view {text}: turning, fixed or a number of degrees") from None
+
+
+def parse_pitch(text: str) -> float | None:
+    """None: estimate it."""
+    if text == "auto":
+        return None
+    try:
+        pitch = float(text)
+    except ValueError:
+        raise UserError(f"--camera-pitch {text}: auto or a number of degrees") from None
+    if not -90 <= pitch <= 90:
+        raise UserError(f"--camera-pitch {text}: from -90 (looks up) to 90 (looks down)")
+    return pitch
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UserError(f"--size {text}: write it as 1280x720")
+    return int(width), int(height)
+
+
+def name_of(source: str) -> str:
+    """What the result files are called."""
+    return Path(source.rstrip("/")).stem or "video"
+
+
+class Progress:
+    """A bar on the terminal, and how long each step took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def step(self, name: str, total: int, work: Callable[[Callable[[], object]], object]) -> object:
+        """Runs work(on_frame) under a bar."""
+        from tqdm import tqdm
+
+        started = time.monotonic()
+        with tqdm(total=total or None, desc=name, unit=" frames", disable=None) as bar:
+            result = work(lambda: bar.update())
+        self.seconds[name] = time.monotonic() - started
+        return result
+
+    def line(self, frames: int) -> str:
+        total = sum(self.seconds.values())
+        parts = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.seconds.items())
+        return (
+            f"{frames} frames in {total:.1f} s ({frames / max(total, 1e-9):.1f} frames/s): {parts}"
+        )
+
+
+def find_people(options: argparse.Namespace, progress: Progress) -> People2D:
+    video = find_video(options.video) if options.video else None
+    count, size, fps = 0, options.size, options.fps
+    if video:
+        with Video(video) as opened:
+            count, size, fps = opened.count, opened.size, options.fps or opened.fps
+        if not fps and not options.keypoints:
+            print(f"{video}: does not say its frame rate; 25 frames/s assumed (--fps)")
+    if options.keypoints:
+        file = read_keypoints(options.keypoints, options.layout, fps)
+        if not (fps or file.fps):
+            print(f"{options.keypoints}: does not say its frame rate; 25 frames/s assumed (--fps)")
+        return people_in_file(file, options.person, fps, size)
+    found = progress.step(
+        "detect",
+        count,
+        lambda on_frame: people_in_video(
+            video, options.detector, options.person, options.weights_dir, fps, on_frame
+        ),
+    )
+    assert isinstance(found, People2D)
+    frames = len(next(iter(found.keypoints.values())))
+    if frames < 0.95 * count:
+        print(f"{video}: ends after {frames} of {count} frames; the rest cannot be read")
+    return found
+
+
+def write_results(
+    options: argparse.Namespace, poses: Poses, name: str, folder: Path, progress: Progress
+) -> list[str]:
+    """Writes the chosen formats; returns the names of the files."""
+    from demo.export.arrays import write_json, write_npz
+    from demo.export.bvh import write_bvh
+    from demo.export.page import write_page
+    from demo.film import write_film
+
+    written = []
+    for kind, write in (("npz", write_npz), ("json", write_json)):
+        if kind in options.formats:
+            write(folder / f"poses.{kind}", poses)
+            written.append(f"poses.{kind}")
+    if "bvh" in options.formats:
+        several = len(poses.persons) > 1
+        for number, pose in zip(poses.persons, poses.pose_world, strict=True):
+            file = f"{name}_{number}.bvh" if several else f"{name}.bvh"
+            write_bvh(folder / file, pose, poses.fps)
+            written.append(file)
+    if "html" in options.formats:
+        write_page(folder / f"{name}.html", poses, name)
+        written.append(f"{name}.html")
+    if "mp4" in options.formats:
+        video = Video(find_video(options.video)) if options.video else None
+        frames = video.frames() if video else blank_frames(poses.size, poses.num_frames)
+        codec = progress.step(
+            "film",
+            poses.num_frames,
+            lambda on_frame: write_film(
+                folder / f"{name}.mp4", frames, poses, options.view, on_frame
+            ),
+        )
+        written.append(f"{name}.mp4 ({codec})")
+    return written
+
+
+def main() -> int:
+    options = parse_options()
+    check(options)
+    lifter = VideoLifter.from_checkpoint(
+        options.checkpoint,
+        options.config,
+        options.stage1_checkpoint,
+        flip=not options.no_flip,
+        device=options.device,
+    )
+    if options.webcam is not None or options.live or is_stream(options.video or ""):
+        return live(options, lifter)
+    progress = Progress()
+    people = find_people(options, progress)
+    if options.save_keypoints:
+        import numpy as np
+
+        stacked = np.stack(list(people.keypoints.values()))
+        save_keypoints(options.save_keypoints, stacked, people.layout, people.fps, people.size)
+    frames = len(next(iter(people.keypoints.values())))
+    poses = progress.step(
+        "lift",
+        0,
+        lambda _: lifter.lift_people(
+            people, smooth=options.smooth, camera_pitch=options.camera_pitch
+        ),
+    )
+    assert isinstance(poses, Poses)
+    name = name_of(options.video or options.keypoints)
+    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    written = write_results(options, poses, name, folder, progress)
+    print(progress.line(frames))
+    print(f"camera looks down {poses.camera_pitch:.0f}°; {folder}: {', '.join(written)}")
+    return 0
+
+
+def live(options: argparse.Namespace, lifter: VideoLifter) -> int:
+    from demo.live import run_live
+
+    source = options.webcam if options.webcam is not None else find_video(options.video)
+    if not options.no_window and not has_display():
+        raise UserError("there is no display for a window; give --no-window (and --record)")
+    name = f"webcam{source}" if isinstance(source, int) else name_of(source)
+    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    report = run_live(
+        source,
+        choose_detector(options.detector, options.weights_dir).make(),
+        lifter,
+        options.view,
+        camera_pitch=options.camera_pitch or 0.0,
+        smooth=options.smooth,
+        window=not options.no_window,
+        film_path=folder / f"{name}_live.mp4" if options.record else None,
+    )
+    print(report.line())
+    return 0
+
+
+def has_display() -> bool:
+    """Whether a window can open; without one OpenCV's toolkit would end the process."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,50 @@
+"""curves.png of a run: losses, scores and learning rate over the epochs."""
+
+import os
+from typing import Any
+
+from lib.files import write_atomic
+
+
+def draw_curves(path: str | os.PathLike, history: list[dict[str, Any]]) -> None:
+    """history: one dict an epoch, keys as in history.jsonl ('train/total', 'test/mpjpe', 'lr')."""
+    # Slow to import, and a training that is only evaluated never draws.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = [_panel(history, "train/", "loss"), *_score_panels(history), _panel(history, "lr", "")]
+    figure = Figure(figsize=(4 * len(groups), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = [line["epoch"] for line in history]
+    for axes, (title, curves) in zip(
+        figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True
+    ):
+        for name, values in curves.items():
+            axes.plot(epochs, values, marker=".", markersize=4, linewidth=1.2, label=name)
+        axes.set_title(title or next(iter(curves)))
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(fontsize="small")
+    with write_atomic(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def _panel(
+    history: list[dict[str, Any]], prefix: str, title: str
+) -> tuple[str, dict[str, list[float]]]:
+    names = [name for name in history[-1] if name.startswith(prefix)]
+    curves = {n.removeprefix(prefix) or n: [line.get(n) for line in history] for n in names}
+    return title, curves
+
+
+def _score_panels(history: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float]]]]:
+    """Position errors (tens of mm) and motion errors (single mm) get a panel each."""
+    _, scores = _panel(history, "test/", "")
+    motion = {n: v for n, v in scores.items() if n.endswith(("mpjve", "acceleration"))}
+    others = {n: v for n, v in scores.items() if n not in motion}
+    panels = [("test: mm" if motion else "test", others)]
+    if motion:
+        panels.append(("test: mm/frame, mm/frame²", motion))
+    return panels

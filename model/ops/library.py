@@ -1,0 +1,97 @@
+"""The compiled kernels' C interface: structures, argument types, thread count.
+
+The structures are field for field those of csrc/inner.h and csrc/scan_op.h.
+"""
+
+import ctypes
+import os
+
+import torch
+from torch import Tensor
+
+from model.ops.compile import load_library
+from model.ops.definition import DirectionWeights
+
+THREADS_VARIABLE = "MDTF_KERNEL_THREADS"
+
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def thread_count() -> int:
+    """PyTorch's thread count, or MDTF_KERNEL_THREADS.
+
+    One in a forked process: OpenMP's threads do not survive a fork, and waiting for them hangs.
+    """
+    if _forked:
+        return 1
+    asked = os.environ.get(THREADS_VARIABLE, "")
+    return max(1, int(asked)) if asked.isdecimal() else torch.get_num_threads()
+
+
+def _structure(name: str, **fields: object) -> type[ctypes.Structure]:
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+
+
+_int, _pointer = ctypes.c_int64, ctypes.c_void_p
+_SHAPE = ("outer", "inner", "length", "channels", "states", "rank", "taps")
+
+Shape = _structure("Shape", **dict.fromkeys(_SHAPE, _int))
+View = _structure("View", data=_pointer, outer=_int, inner=_int, step=_int)
+Weights = _structure("Weights", **dict.fromkeys(DirectionWeights._fields, _pointer))
+Inner = _structure(
+    "Inner", shape=Shape, x=View * 2, z=View, weights=Weights * 2, out=View, states=_pointer
+)
+InnerGrads = _structure("InnerGrads", x=View * 2, z=View, weights=Weights * 2)
+Scan = _structure(
+    "Scan",
+    shape=Shape, u=View, delta=View, B=View, C=View, weights=Weights, y=View, kept=_pointer,
+    reverse=_int,
+)  # fmt: skip
+ScanGrads = _structure("ScanGrads", u=View, delta=View, B=View, C=View, weights=Weights)
+
+
+def view(x: Tensor) -> ctypes.Structure:
+    """x: (outer, inner, L, C) or (rows, L, C) with contiguous channels."""
+    outer = x.stride(0) if x.dim() == 4 else 0
+    return View(x.data_ptr(), outer, x.stride(-3), x.stride(-2))
+
+
+def shape(x: Tensor, *, states: int, rank: int = 0, taps: int = 1) -> ctypes.Structure:
+    """x: (outer, inner, L, C) or (rows, L, C)."""
+    outer = x.shape[0] if x.dim() == 4 else 1
+    return Shape(outer, *x.shape[-3:], states, rank, taps)
+
+
+def both_weights(weights: list[Tensor]) -> ctypes.Array:
+    """Pointers to the weights (or gradients) of both directions, each a DirectionWeights."""
+    pointers = [w.data_ptr() for w in weights]
+    half = len(pointers) // 2
+    return (Weights * 2)(Weights(*pointers[:half]), Weights(*pointers[half:]))
+
+
+def call(function, *structures: ctypes.Structure) -> None:
+    """Call a kernel with as many threads as are wanted. Raises MemoryError."""
+    if function(*(ctypes.byref(s) for s in structures), thread_count()):
+        raise MemoryError("not enough memory for the scan's scratch buffers")
+
+
+def open_library() -> ctypes.CDLL:
+    """The library, with its functions declared. Raises KernelUnavailable, AttributeError."""
+    library = load_library()
+    library.mdtf_lanes.restype = library.mdtf_max_chunk.restype = _int
+    library.mdtf_kept_floats.restype = _int
+    library.mdtf_kept_floats.argtypes = [_pointer]
+    for forward in (library.mdtf_inner_forward, library.mdtf_scan_forward):
+        forward.argtypes = [_pointer, _int]
+    for backward in (library.mdtf_inner_backward, library.mdtf_scan_backward):
+        backward.argtypes = [_pointer, _pointer, _int]
+    return library

@@ -1,0 +1,272 @@
+"""The scan's definition, and the backends in PyTorch held to it."""
+
+import sys
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.errors import UserError
+from model.ops import (
+    DirectionWeights,
+    bidirectional_inner,
+    dispatch,
+    resolve_backend,
+    selective_scan,
+    set_default_backend,
+    upstream,
+)
+from model.ops.definition import causal_conv, inner_composed
+from tests.scan_cases import (
+    assert_close,
+    inner_inputs,
+    results,
+    run_inner,
+    run_scan,
+    scan_inputs,
+)
+
+F64 = torch.float64
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _restore_default_backend(monkeypatch):
+    monkeypatch.setattr(dispatch, "_default", None)
+    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
+
+
+# --- the definition -------------------------------------------------------------------------------
+@pytest.mark.parametrize("backend", ["sequential", "torch", "auto"])
+def test_with_no_decay_the_scan_is_a_running_sum(backend):
+    """A = 0 and B = C = delta = 1, N = 2, D = 10: y[t] = 2 * sum(u[:t+1]) + 10 u[t], by hand."""
+    u, one = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1), torch.ones(1, 3, 2)
+    A, D = torch.zeros(1, 2), torch.tensor([10.0])
+    y = selective_scan(u, torch.ones_like(u), A, one, one, D, backend=backend)
+    assert y.flatten().tolist() == [2 + 10, 6 + 20, 12 + 30]
+    y = selective_scan(u, torch.ones_like(u), A, one, one, D, reverse=True, backend=backend)
+    assert y.flatten().tolist() == [12 + 10, 10 + 20, 6 + 30]
+
+
+def test_a_single_step_by_hand():
+    """h = delta B u, y = C h + D u, gated: (3 * (0.5 * 2 * 4) + 7 * 4) * SiLU(0.3)."""
+    one = torch.ones(1, 1, 1)
+    y = selective_scan(
+        4 * one, 0.5 * one, -torch.ones(1, 1), 2 * one, 3 * one, torch.tensor([7.0]), 0.3 * one
+    )
+    assert y.item() == pytest.approx(40 * 0.3 / (1 + pow(2.718281828459045, -0.3)), rel=1e-6)
+
+
+def test_the_definition_has_the_gradients_of_its_finite_differences():
+    inputs = scan_inputs((2,), 3, 2, states=2)
+    leaves = [t.requires_grad_() for t in inputs.values()]
+    assert torch.autograd.gradcheck(
+        lambda *t: selective_scan(*t, backend="sequential", reverse=True), leaves
+    )
+
+
+def test_the_inner_definition_has_the_gradients_of_its_finite_differences():
+    inputs = inner_inputs((1,), 3, 2, states=2, rank=1, taps=2)
+    names, leaves = list(inputs), [t.requires_grad_() for t in inputs.values()]
+    assert torch.autograd.gradcheck(
+        lambda *t: run_inner(dict(zip(names, t, strict=True)), "sequential", graph=True), leaves
+    )
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4])
+def test_causal_conv_is_torchs_padded_and_cut(taps):
+    x, weight, bias = torch.randn(2, 9, 5), torch.randn(5, 1, taps), torch.randn(5)
+
+    def reference(x):
+        y = F.conv1d(x.transpose(1, 2), weight, bias, padding=taps - 1, groups=5)
+        return y[..., :9].transpose(1, 2)
+
+    torch.testing.assert_close(causal_conv(x, weight, bias), reference(x))
+    torch.testing.assert_close(
+        causal_conv(x, weight, bias, reverse=True), reference(x.flip(1)).flip(1)
+    )
+
+
+@pytest.mark.parametrize("backend", ["sequential", "torch"])
+def test_reverse_is_flip_scan_flip(backend):
+    inputs = scan_inputs((2,), 7, 3)
+    flipped = {k: t.flip(1) if t.dim() == 3 else t for k, t in inputs.items()}
+    torch.testing.assert_close(
+        run_scan(inputs, backend, reverse=True), run_scan(flipped, backend).flip(1)
+    )
+
+
+def test_the_backward_direction_is_the_forward_one_of_the_flipped_sequence():
+    """Equal weights in both directions: flipping the sequence flips the output."""
+    inputs = inner_inputs((2,), 11, 4)
+    same = {k: inputs[k.replace("backward", "forward")] for k in inputs}
+    y = run_inner(same, "sequential")
+    flipped = run_inner(same | {"xz": same["xz"].flip(-2)}, "sequential")
+    torch.testing.assert_close(flipped.flip(-2), y)
+
+
+def test_no_step_sees_a_later_one():
+    inputs = scan_inputs((1,), 6, 3)
+    y = run_scan(inputs, "sequential")
+    cut = {k: t[:, :4] if t.dim() == 3 else t for k, t in inputs.items()}
+    torch.testing.assert_close(run_scan(cut, "sequential"), y[:, :4])
+
+
+# --- the PyTorch backend --------------------------------------------------------------------------
+@pytest.mark.parametrize("length", [1, 2, 3, 16, 17, 27, 33, 81])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_torch_backend_equals_the_definition(length, reverse):
+    inputs = scan_inputs((2, 3), length, 5)
+    want = results(run_scan, inputs, "sequential", F64, reverse=reverse)
+    assert_close(results(run_scan, inputs, "torch", F64, reverse=reverse), want, 1e-12)
+    assert_close(results(run_scan, inputs, "torch", torch.float32, reverse=reverse), want, 1e-5)
+
+
+def test_rows_in_several_slices_give_the_same(monkeypatch):
+    from model.ops import torch_loop
+
+    inputs = scan_inputs((7,), 40, 5)
+    want = results(run_scan, inputs, "torch", F64)
+    monkeypatch.setattr(torch_loop, "_TEMPORARY_ELEMENTS", 1000)  # two rows a slice
+    assert_close(results(run_scan, inputs, "torch", F64), want, 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["torch", "c"])
+@pytest.mark.parametrize("scale", [0.0, 1e-8, 50.0, 1e4])
+def test_zero_and_huge_steps(backend, scale):
+    """delta = 0 keeps the state; a huge one forgets it: exp underflows to 0, and nothing is NaN."""
+    if backend == "c" and resolve_backend("auto", CPU, torch.float32)[0] != "c":
+        pytest.skip("no C kernel here")
+    inputs = scan_inputs((2,), 40, 8)
+    inputs["delta"] = inputs["delta"] * scale
+    dtype = F64 if backend == "torch" else torch.float32
+    want = results(run_scan, inputs, "sequential", F64)
+    assert all(t.isfinite().all() for t in want.values())
+    assert_close(results(run_scan, inputs, backend, dtype), want, 1e-5)
+
+
+def test_the_torch_backend_takes_an_empty_batch():
+    inputs = scan_inputs((0,), 5, 3)
+    got = results(run_scan, inputs, "torch", F64)
+    assert got["output"].shape == (0, 5, 3)
+    assert not got["A"].any()
+
+
+def test_the_torch_backend_keeps_no_states_but_each_chunks_first():
+    inputs = scan_inputs((1,), 400, 64)
+    leaves = {k: t.requires_grad_() for k, t in inputs.items()}
+    kept = 0
+
+    def pack(t):
+        nonlocal kept
+        kept += t.numel()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        run_scan(leaves, "torch")
+    every_state = 400 * 64 * 16
+    assert kept < every_state / 2
+
+
+# --- which backend --------------------------------------------------------------------------------
+def test_backends_are_chosen_by_argument_then_flag_then_environment(monkeypatch):
+    monkeypatch.setenv("MDTF_SCAN_BACKEND", "sequential")
+    assert resolve_backend("auto", CPU, torch.float32)[0] == "sequential"
+    set_default_backend("torch")
+    assert resolve_backend("auto", CPU, torch.float32)[0] == "torch"
+    assert resolve_backend("sequential", CPU, torch.float32)[0] == "sequential"
+
+
+def test_auto_says_why_it_is_not_the_faster_one():
+    name, reason = resolve_backend("auto", CPU, F64)
+    assert name == "torch"
+    assert "float32" in reason and "float64" in reason
+
+
+@pytest.mark.parametrize("name", ["mamba_ssm", "triton"])
+def test_a_backend_that_cannot_run_is_an_error_not_a_fallback(name):
+    with pytest.raises(UserError, match=name):
+        resolve_backend(name, CPU, torch.float32)
+
+
+def test_a_misspelt_backend_is_named(monkeypatch):
+    with pytest.raises(UserError, match="did you mean 'torch'"):
+        set_default_backend("troch")
+    monkeypatch.setenv("MDTF_SCAN_BACKEND", "fast")
+    with pytest.raises(UserError, match="MDTF_SCAN_BACKEND"):
+        resolve_backend("auto", CPU, torch.float32)
+
+
+# --- the upstream kernels, with stand-ins that compute what their documentation says --------------
+@pytest.fixture
+def fake_upstream(monkeypatch):
+    """Modules with upstream's signatures: (batch, channels, length), one direction."""
+
+    def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):
+        assert u.is_contiguous() and delta.is_contiguous()
+        assert B.dim() == 3 and B.shape[1:] == (A.shape[1], u.shape[2])
+        if delta_bias is not None:
+            delta = delta + delta_bias[:, None]
+        if delta_softplus:
+            delta = F.softplus(delta)
+        state, outputs = u.new_zeros(*u.shape[:2], A.shape[1]), []
+        for t in range(u.shape[2]):
+            decay = torch.exp(delta[:, :, t, None] * A)
+            state = decay * state + (delta * u)[:, :, t, None] * B[:, None, :, t]
+            outputs.append((state * C[:, None, :, t]).sum(-1))
+        return torch.stack(outputs, -1) + D[:, None] * u
+
+    def causal_conv1d_fn(x, weight, bias=None, activation=None):
+        assert activation == "silu" and weight.dim() == 2
+        y = F.conv1d(x, weight[:, None], bias, padding=weight.shape[1] - 1, groups=x.shape[1])
+        return F.silu(y[..., : x.shape[2]])
+
+    modules = {
+        "mamba_ssm": {},
+        "mamba_ssm.ops": {},
+        "mamba_ssm.ops.selective_scan_interface": {"selective_scan_fn": selective_scan_fn},
+        "causal_conv1d": {"causal_conv1d_fn": causal_conv1d_fn},
+        "selective_scan_cuda": {},
+        "causal_conv1d_cuda": {},
+    }
+    for name, attributes in modules.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(attributes)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_the_upstream_wrappers_equal_the_definition(fake_upstream):
+    assert upstream.missing() is None
+    inputs = scan_inputs((2, 3), 9, 4)
+    del inputs["z"]
+    for reverse in (False, True):
+        torch.testing.assert_close(
+            upstream.scan_upstream(**inputs, reverse=reverse),
+            selective_scan(**inputs, reverse=reverse, backend="sequential"),
+        )
+    inner = inner_inputs((2, 3), 9, 4)
+    x, z = inner.pop("xz").chunk(2, -1)
+    weights = list(inner.values())
+    arguments = x, x.tanh(), z, DirectionWeights(*weights[:7]), DirectionWeights(*weights[7:])
+    torch.testing.assert_close(upstream.inner_upstream(*arguments), inner_composed(*arguments))
+
+
+def test_upstream_packages_without_their_compiled_parts_are_not_used(fake_upstream, monkeypatch):
+    monkeypatch.setitem(sys.modules, "causal_conv1d_cuda", None)  # import raises
+    assert "causal_conv1d_cuda" in upstream.missing()
+
+
+def test_a_view_is_as_good_as_a_copy():
+    """Temporal scans read (B, T, J, C) memory as (B, J, T, C)."""
+    inputs = inner_inputs((2, 6), 5, 4)
+    x, z = inputs["xz"].transpose(1, 2).chunk(2, -1)
+    weights = [t for k, t in inputs.items() if k != "xz"]
+    pair = DirectionWeights(*weights[:7]), DirectionWeights(*weights[7:])
+    for backend in ("sequential", "torch"):
+        torch.testing.assert_close(
+            bidirectional_inner(x, x, z, *pair, backend=backend),
+            bidirectional_inner(
+                x.contiguous(), x.contiguous(), z.contiguous(), *pair, backend=backend
+            ),
+        )
