@@ -17,7 +17,7 @@ from lib.checkpoint import (
     find_checkpoint,
     load_checkpoint,
     load_weights,
-    readable_checkpoints,
+    newest_readable,
 )
 from lib.cli import DEFAULT_STAGE1, choose_device, parse_options
 from lib.config import Config, load_config, make_config
@@ -92,11 +92,11 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint | None:
     try:
         return load_checkpoint(path)
     except UserError as error:
-        others = readable_checkpoints(path.parent, but=path)
-        if not others:
+        other = newest_readable(path.parent, to_resume=options.resume)
+        if other is None:
             raise
         raise UserError(
-            f"{error}; the newest readable one there: --checkpoint-file {others[0].name}"
+            f"{error}; the newest readable one there: --checkpoint-file {other.name}"
         ) from error
 
 

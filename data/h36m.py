@@ -81,6 +81,8 @@ def _numbers(rows: dict[str, Any], path: Path, name: str, shape: tuple[int | Non
 
 def _names(rows: dict[str, Any], path: Path, name: str) -> np.ndarray:
     array = _column(rows, path, name, ())
+    if array.dtype.kind == "O" and all(isinstance(value, str) for value in array):
+        array = array.astype(str)
     if array.dtype.kind != "U":
         raise UserError(f"{path}: column {name!r} holds {array.dtype}, not names")
     return array

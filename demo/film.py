@@ -18,7 +18,7 @@ def write_film(
 ) -> str:
     """Draw and write frame by frame; returns the codec. Raises UserError.
 
-    frames: the video's, again from its start; they are drawn on.
+    frames: the video's, again from its start.
     """
     picture = SideBySide(poses, view)
     with Film(path, picture.size, poses.fps) as film:

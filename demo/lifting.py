@@ -29,7 +29,7 @@ def reflected(index: np.ndarray, length: int) -> np.ndarray:
 
 
 def clip_frames(length: int, n_frames: int) -> np.ndarray:
-    """The frame each position of each clip shows, (N, T); the clips overlap by half.
+    """The frame each position of each clip shows, (N, T); the clips overlap by a third.
 
     The last one ends with the track. A track shorter than T stands in the middle of one clip;
     the positions before and after it hold indices below 0 and from `length` on.
@@ -37,7 +37,7 @@ def clip_frames(length: int, n_frames: int) -> np.ndarray:
     if length <= n_frames:
         starts = np.array([-((n_frames - length) // 2)])
     else:
-        stride = max(1, n_frames // 2)
+        stride = max(1, 2 * n_frames // 3)
         starts = np.append(np.arange(0, length - n_frames, stride), length - n_frames)
     return starts[:, None] + np.arange(n_frames)
 

@@ -238,6 +238,9 @@ def _draw(
         world[:, 2] -= world[:, 2].min()
         poses, seen = world[None], keypoints[None, :, 2] > 0
         draw_2d(moment.frame, keypoints)
-    panel = room.draw(poses, seen, moment.source_time)
-    height, width = panel.shape[0], moment.frame.shape[1] // 2 * 2
-    return np.hstack([moment.frame[:height, :width], panel])
+    width, height = room.size
+    picture = np.empty((height, moment.frame.shape[1] // 2 * 2 + width, 3), dtype=np.uint8)
+    left, right = np.split(picture, [picture.shape[1] - width], axis=1)
+    left[:] = moment.frame[: left.shape[0], : left.shape[1]]
+    room.draw(right, poses, seen, moment.source_time)
+    return picture

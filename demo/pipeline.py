@@ -105,6 +105,7 @@ class VideoLifter:
             )
         self._model, self._flip, self._device = model.to(device), flip, device
         self.n_frames: int = model.n_frames
+        self.backend = ""  # what computes the scan, in words
 
     @classmethod
     def from_checkpoint(
@@ -125,11 +126,16 @@ class VideoLifter:
         from lib.cli import choose_device
         from lib.config import load_config
         from model.build import load_mdtf
+        from model.ops import resolve_backend
 
         path = find_checkpoint(checkpoint, BEST)
         settings = None if config is None else load_config(config, stage=2)
         model = load_mdtf(path, settings, stage1_checkpoint)
-        return cls(model, flip=flip, device=str(choose_device(device)))
+        place = choose_device(device)
+        lifter = cls(model, flip=flip, device=str(place))
+        name, reason = resolve_backend("auto", place, next(model.parameters()).dtype)
+        lifter.backend = f"{name} ({reason})"
+        return lifter
 
     def lift(self, clips: np.ndarray) -> np.ndarray:
         """(N, T, 17, 3) normalised clips -> (N, T, 17, 3) normalised poses."""

@@ -17,7 +17,7 @@ TEXT = (110, 100, 92)
 COLORS = [color[::-1] for color in H36M.colors]
 
 SUBPIXEL_BITS = 3  # OpenCV draws at coordinates in units of 1/8 pixel
-GRID_MM = 250.0
+GRID_MM = 500.0
 ELEVATION = 12.0  # degrees the viewer looks down
 START = -35.0  # degrees the viewer stands to the side of the camera
 TURN_SECONDS = 20.0  # of a full turn
@@ -92,7 +92,7 @@ class Room:
         """centre: (3,), what the viewer turns around, and radius around it, in mm; size: of the
         panel, (width, height) in pixels.
         """
-        self._centre, self._radius, self._size, self._view = centre, radius, size, view
+        self._centre, self._radius, self.size, self._view = centre, radius, size, view
         # Fits the ball of that radius into the panel, seen in perspective.
         self._focal = 0.5 * min(size) * np.sqrt(DISTANCE**2 - 1)
         self._thickness = max(2, round(min(size) / 130))
@@ -117,12 +117,13 @@ class Room:
         depth = DISTANCE + np.cos(tilt) * away - np.sin(tilt) * z
         up = np.cos(tilt) * z + np.sin(tilt) * away
         pixels = np.stack([right, -up], axis=-1) * (self._focal / depth)[..., None]
-        return pixels + np.array(self._size) / 2, depth
+        return pixels + np.array(self.size) / 2, depth
 
-    def _draw_floor(self, azimuth: float) -> Frame:
+    def _draw_floor(self, panel: Frame, azimuth: float) -> None:
         if self._floor is not None and self._floor[0] == azimuth:
-            return self._floor[1].copy()
-        panel = np.full((self._size[1], self._size[0], 3), BACKGROUND, dtype=np.uint8)
+            panel[:] = self._floor[1]
+            return
+        panel[:] = BACKGROUND
         steps = int(np.ceil(self._radius / GRID_MM))
         middle = np.round(self._centre[:2] / GRID_MM) * GRID_MM
         reach, across = steps * GRID_MM, np.arange(-steps, steps + 1) * GRID_MM
@@ -131,13 +132,13 @@ class Room:
         grid, _ = self.project(np.concatenate([ends, np.zeros_like(ends[..., :1])], -1), azimuth)
         for start, end in _fixed(grid).tolist():
             cv2.line(panel, start, end, GRID, 1, cv2.LINE_AA, SUBPIXEL_BITS)
-        self._floor = (azimuth, panel)
-        return panel.copy()
+        if not self._view.turning:
+            self._floor = (azimuth, panel.copy())
 
-    def draw(self, poses: np.ndarray, seen: np.ndarray, seconds: float) -> Frame:
-        """poses: (P, 17, 3) world mm; seen: (P, 17) bool -> a panel (H, W, 3)."""
+    def draw(self, panel: Frame, poses: np.ndarray, seen: np.ndarray, seconds: float) -> None:
+        """Fill a panel. poses: (P, 17, 3) world mm; seen: (P, 17) bool."""
         azimuth = self._view.at(seconds)
-        panel = self._draw_floor(azimuth)
+        self._draw_floor(panel, azimuth)
         shadows, _ = self.project(poses * [1, 1, 0], azimuth)
         for fixed in _fixed(shadows):
             for parent, child in H36M.bones:
@@ -148,7 +149,6 @@ class Room:
             ends = depth[person][list(H36M.bone_parents)] + depth[person][list(H36M.bone_children)]
             order = np.argsort(-ends)
             _draw_skeleton(panel, pixels[person], seen[person], self._thickness, order)
-        return panel
 
 
 class SideBySide:
@@ -166,21 +166,22 @@ class SideBySide:
         self._room = Room.around(poses.pose_world, panel, view)
         self._poses = poses
         self.size = (self._left[0] + panel[0], film_height)
+        self._picture = np.empty((film_height, self.size[0], 3), dtype=np.uint8)
 
     def draw(self, frame: Frame, index: int) -> Frame:
-        """The film's picture for frame `index` of the video."""
+        """The film's picture for frame `index` of the video; overwritten by the next one."""
         poses = self._poses
-        left = frame
-        if (frame.shape[1], frame.shape[0]) != self._left:
-            left = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
+        left, right = np.split(self._picture, [self._left[0]], axis=1)
+        if (frame.shape[1], frame.shape[0]) == self._left:
+            left[:] = frame
+        else:
+            left[:] = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
         several = len(poses.persons) > 1
         for number, person in zip(poses.persons, poses.keypoints_2d, strict=True):
             scaled = person[index] * [self._scale, self._scale, 1]
             draw_2d(left, scaled, str(number) if several else "")
         seconds = index / poses.fps
-        seen = poses.confidence[:, index] > 0
-        right = self._room.draw(poses.pose_world[:, index], seen, seconds)
-        cv2.putText(
-            right, f"{seconds:.2f} s", (12, right.shape[0] - 14), FONT, 0.5, TEXT, 1, cv2.LINE_AA
-        )
-        return np.hstack([left, right])
+        self._room.draw(right, poses.pose_world[:, index], poses.confidence[:, index] > 0, seconds)
+        place = (12, right.shape[0] - 14)
+        cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
+        return self._picture

@@ -23,7 +23,7 @@ from demo.pipeline import (
 from demo.poses import Poses
 from demo.render import START, View
 from demo.video import Video, blank_frames, find_video, is_stream
-from lib.errors import UserError, run_main
+from lib.errors import CommandParser, UserError, run_main
 from lib.keypoints import LAYOUTS
 
 FORMATS = ("mp4", "npz", "json", "bvh", "html")
@@ -31,7 +31,7 @@ OUTPUT = ROOT / "demo" / "output"
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         description="3D poses of the people in a video: film, arrays, BVH and a web page."
     )
     source = parser.add_argument_group("source")
@@ -244,6 +244,7 @@ def main() -> int:
         flip=not options.no_flip,
         device=options.device,
     )
+    print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")
     if options.webcam is not None or options.live or is_stream(options.video or ""):
         return live(options, lifter)
     progress = Progress()

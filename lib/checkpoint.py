@@ -229,17 +229,15 @@ def load_weights(module: nn.Module, state: State, source: str | os.PathLike) -> 
     module.load_state_dict(state)
 
 
-def readable_checkpoints(folder: Path, but: Path) -> list[Path]:
-    """The checkpoints in a folder that can be read, newest first, without `but`."""
-    readable = []
+def newest_readable(folder: Path, to_resume: bool) -> Path | None:
+    """The newest checkpoint in a folder that can be read (and resumed), or None."""
     for path in sorted(folder.glob(PATTERN), key=lambda p: p.stat().st_mtime, reverse=True):
-        if path != but:
-            try:
-                load_checkpoint(path)
-                readable.append(path)
-            except UserError:
-                continue
-    return readable
+        try:
+            if load_checkpoint(path).training is not None or not to_resume:
+                return path
+        except UserError:
+            continue
+    return None
 
 
 # --- Writing --------------------------------------------------------------------------------

@@ -51,10 +51,10 @@ class Config:
     flip: bool = _key(True)  # random mirroring in training, mirror averaging in evaluation
 
     # Model
-    channel: int = _key(low=1)
-    st_depth: int = _key(low=1)
-    n_frames: int = _key(low=1)
-    d_state: int = _key(16, low=1)
+    channel: int = _key(low=1, high=4096)
+    st_depth: int = _key(low=1, high=100)
+    n_frames: int = _key(low=1, high=10_000)
+    d_state: int = _key(16, low=1, high=256)
     d_conv: int = _key(4, low=2, high=4)
     # Ablations of stage 2, each off by one key
     bone_branch: bool = _key(True)

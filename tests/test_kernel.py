@@ -76,9 +76,9 @@ def test_strong_decay_that_underflows():
     assert_close(results(run_inner, inputs, "c", F32), want, 1e-5)
 
 
-def test_a_state_is_remembered_for_thousands_of_steps_as_well_as_float32_can():
+def test_a_state_is_remembered_for_a_long_time_as_well_as_float32_can():
     """The same decay of 1 - 1e-4 at each step: an exponential that is off by an ulp at 0 drifts."""
-    inputs = scan_inputs((1,), 4000, 8)
+    inputs = scan_inputs((1,), 1500, 4)
     inputs["A"] = torch.full_like(inputs["A"], -1.0)
     inputs["delta"] = torch.full_like(inputs["delta"], 1e-4)
     want = results(run_scan, inputs, "torch", F64)
@@ -149,27 +149,23 @@ def test_concurrent_calls_from_python_threads():
     assert not wrong
 
 
-@torch.no_grad()
-def _scan_sum() -> float:
-    inputs = {k: t.float() for k, t in inner_inputs((5,), 30, 16).items()}
-    return run_inner(inputs, "c").sum().item()
-
-
-def _child_scans(connection) -> None:
-    connection.send(_scan_sum())
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_does_not_wait_for_its_parents_threads():
     """As a data loader's worker is, after its parent has scanned with two threads."""
-    want = _scan_sum()
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-    child = context.Process(target=_child_scans, args=(there,), daemon=True)
+    inputs = {k: t.float() for k, t in inner_inputs((5,), 30, 16).items()}
+    with torch.no_grad():
+        want = run_inner(inputs, "c")
+    here, there = multiprocessing.Pipe()
+
+    def scan() -> None:
+        with torch.no_grad():
+            there.send(run_inner(inputs, "c").tolist())
+
+    child = multiprocessing.get_context("fork").Process(target=scan, daemon=True)
     child.start()
     try:
         assert here.poll(60), "the child hangs"
-        assert here.recv() == pytest.approx(want)
+        assert here.recv() == want.tolist()
     finally:
         child.kill()
 
@@ -241,6 +237,7 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 REPORT = """
     import logging, torch
+    torch.inference_mode().__enter__()  # as the demo's first call is
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from model.ops import resolve_backend
     print(*resolve_backend("auto", torch.device("cpu"), torch.float32), sep=": ")

@@ -7,20 +7,21 @@ import pytest
 import torch
 
 from lib.checkpoint import load_weights, translate_released
+from lib.errors import UserError
 from lib.evaluation import predict
 from lib.geometry import bone_features, flip_pose
 from lib.skeleton import H36M
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
-from model.ops import BACKENDS, resolve_backend, set_default_backend
+from model.ops import BACKENDS, resolve_backend
 from tests import reference
 
 
 def is_available(backend):
     try:
         resolve_backend(backend, torch.device("cpu"), torch.float32)
-    except Exception:
+    except UserError:
         return False
     return True
 
@@ -29,10 +30,9 @@ BACKENDS_HERE = [name for name in BACKENDS if name != "auto" and is_available(na
 
 
 @pytest.fixture
-def backend(request):
-    set_default_backend(request.param)
-    yield request.param
-    set_default_backend("auto")
+def backend(request, monkeypatch):
+    monkeypatch.setattr("model.ops.dispatch._default", request.param)
+    return request.param
 
 
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS_HERE, indirect=True)

@@ -120,7 +120,12 @@ def bidirectional_inner(
     x_forward, x_backward, z: (..., L, C), any strides, all in the un-flipped order (x_forward may
     be x_backward). The backward direction runs from the last step to the first. Each direction:
     causal conv, SiLU, dt, B and C from x, softplus, scan. Returns 0.5 (y_f + y_b) SiLU(z).
+    Under autocast it computes in float32: a state summed over long memory needs it.
     """
+    if torch.is_autocast_enabled(z.device.type):
+        with torch.autocast(z.device.type, enabled=False):
+            x_forward, x_backward, z = x_forward.float(), x_backward.float(), z.float()
+            return bidirectional_inner(x_forward, x_backward, z, forward, backward, backend=backend)
     name, _ = resolve_backend(backend, z.device, z.dtype)
     if name == "c":
         return native.inner_native(x_forward, x_backward, z, forward, backward)

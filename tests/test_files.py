@@ -1,0 +1,106 @@
+"""Files that appear whole or not at all, and errors that are one line."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from lib.errors import UserError, did_you_mean, run_main
+from lib.files import PROJECT_ROOT, find_path, listing, write_atomic, write_json
+
+
+def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), write_atomic(path) as file:
+        file.write(b"half of the n")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_new_file_is_whole_and_readable_by_others(tmp_path):
+    path = tmp_path / "deep" / "er" / "a.json"
+    write_json(path, {"π": [1, 2.5, None]})
+    assert json.loads(path.read_text()) == {"π": [1, 2.5, None]}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert os.listdir(path.parent) == ["a.json"]
+
+
+def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, [1])
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert json.loads(path.read_text()) == [1]
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"cannot write .*file/a\.bin: ") as caught:
+        with write_atomic(tmp_path / "file" / "a.bin") as file:
+            file.write(b"x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_a_user_error_and_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(UserError, match="No space left on device; free space"):
+        with write_atomic(path) as file:
+            file.write(b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_path("configs/h36m/tiny.yaml") == PROJECT_ROOT / "configs/h36m/tiny.yaml"
+    (tmp_path / "configs" / "h36m").mkdir(parents=True)
+    (tmp_path / "configs" / "h36m" / "tiny.yaml").touch()
+    assert find_path("configs/h36m/tiny.yaml").samefile(tmp_path / "configs/h36m/tiny.yaml")
+    assert str(find_path("nowhere/at.all")) == "nowhere/at.all"
+
+
+def test_listing(tmp_path):
+    assert listing(tmp_path / "none") == "no such folder"
+    assert listing(tmp_path) == "nothing"
+    for number in range(10):
+        (tmp_path / f"{number}.txt").touch()
+    assert listing(tmp_path) == ", ".join(f"{n}.txt" for n in range(8)) + " and 2 more"
+    assert listing(tmp_path, "3*") == "3.txt"
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    def wrong():
+        raise UserError("a.yaml: no key 'chanel'")
+
+    with pytest.raises(SystemExit) as stop:
+        run_main(wrong)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: a.yaml: no key 'chanel'\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (130, 130)])
+def test_other_statuses_pass_through(returned, status):
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: returned)
+    assert stop.value.code == status
+
+
+def test_did_you_mean():
+    assert did_you_mean("chanel", ["channel", "epochs"]) == "; did you mean 'channel'?"
+    assert did_you_mean("xyz", ["channel", "epochs"]) == ""

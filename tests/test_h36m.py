@@ -1,0 +1,245 @@
+"""The published Human3.6M file: what is read from it, and every way in which it can be wrong."""
+
+import numpy as np
+import pytest
+
+from data.clips import ClipDataset
+from data.h36m import load_test_frames, read_frames, read_pickle, read_test_frames, slice_h36m
+from lib.errors import UserError
+from tests.samples import CAMERAS, TEST_VIDEOS, h36m_tables, write_pickle
+
+ROW_NAMES = ("joint_2d", "confidence", "joint3d_image", "camera_name", "source")
+TEST_NAMES = (*ROW_NAMES, "action", "2.5d_factor", "joints_2.5d_image")
+
+
+def told(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_normalisation_against_a_loop():
+    rows = h36m_tables()["test"]
+    frames = read_frames(rows, "a.pkl")
+    assert frames.pose_2d.dtype == frames.pose_3d.dtype == np.float32
+    for i in range(len(rows["source"])):
+        width, height = CAMERAS[rows["camera_name"][i]]
+        for j in range(17):
+            x, y = rows["joint_2d"][i, j].astype(float)
+            expected = [x / width * 2 - 1, y / width * 2 - height / width]
+            assert frames.pose_2d[i, j, :2] == pytest.approx(expected, abs=1e-6)
+            assert frames.pose_2d[i, j, 2] == rows["confidence"][i, j, 0]
+            x, y, z = rows["joint3d_image"][i, j].astype(float)
+            expected = [x / width * 2 - 1, y / width * 2 - height / width, z / width * 2]
+            assert frames.pose_3d[i, j] == pytest.approx(expected, abs=1e-6)
+        assert tuple(frames.image_size[i]) == (width, height)
+
+
+def as_lists(rows):
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in rows.items()}
+
+
+def in_double(rows):
+    return {
+        k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v
+        for k, v in rows.items()
+    }
+
+
+def with_flat_confidence(rows):
+    return rows | {"confidence": rows["confidence"][..., 0]}
+
+
+def with_more_columns(rows):
+    extra = np.full((*rows["joint_2d"].shape[:2], 2), 7.0, np.float32)
+    return rows | {"joint_2d": np.concatenate([rows["joint_2d"], extra], -1), "unknown": "x"}
+
+
+def with_object_names(rows):
+    names = ("camera_name", "source", "action")
+    return rows | {n: np.array(list(rows[n]), dtype=object) for n in names if n in rows}
+
+
+def in_reverse_byte_order(rows):
+    return {
+        k: v.astype(v.dtype.newbyteorder(">")) if isinstance(v, np.ndarray) else v
+        for k, v in rows.items()
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "form",
+    [
+        dict,
+        as_lists,
+        in_double,
+        with_flat_confidence,
+        with_more_columns,
+        with_object_names,
+        in_reverse_byte_order,
+    ],
+)
+def test_the_same_rows_in_another_form(tmp_path, form, protocol):
+    tables = h36m_tables()
+    path = write_pickle(tmp_path / "a.pkl", {k: form(v) for k, v in tables.items()}, protocol)
+    for split, rows in read_pickle(path).items():
+        expected, found = read_frames(tables[split], path), read_frames(rows, path)
+        for name in ("pose_2d", "pose_3d", "source", "image_size"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    found = read_test_frames(rows, path, found.source, found.image_size)
+    assert found.actions == ["Directions", "Eating", "Sitting"]
+    names = [found.actions[i] for i in found.action]
+    assert names == list(tables["test"]["action"])
+    assert [found.videos[i] for i in found.video] == tables["test"]["source"]
+    assert np.array_equal(found.factor, tables["test"]["2.5d_factor"])
+    assert np.array_equal(found.pose_3d_mm, tables["test"]["joints_2.5d_image"])
+
+
+def test_missing_confidence_is_1():
+    rows = h36m_tables()["train"]
+    del rows["confidence"]
+    assert (read_frames(rows, "a.pkl").pose_2d[..., 2] == 1).all()
+
+
+# --- Slicing ----------------------------------------------------------------------------------
+
+
+def test_slices_are_the_frames_of_the_file(tmp_path):
+    tables = h36m_tables()
+    path = write_pickle(tmp_path / "a.pkl", tables)
+    counts = slice_h36m(path, tmp_path / "H36M-9", 9)
+    # Training, stride 3: (31-9)//3+1, 1, (14-9)//3+1; testing: 27/9, 20//9, 1, 18/9, 1, 1.
+    assert counts == {"train": 8 + 1 + 2, "test": 3 + 2 + 1 + 2 + 1 + 1}
+    for split in ("train", "test"):
+        dataset = ClipDataset(tmp_path / "H36M-9", split, 9)
+        frames = read_frames(tables[split], path)
+        ids = dataset.source.frame_ids
+        assert len(dataset) == counts[split]
+        for clip in range(len(dataset)):
+            pose_2d, pose_3d = dataset[clip]
+            assert np.array_equal(pose_2d, frames.pose_2d[ids[clip]])
+            assert np.array_equal(pose_3d, frames.pose_3d[ids[clip]])
+            assert len({tables[split]["source"][i] for i in ids[clip]}) == 1
+    ids, test = load_test_frames(dataset.source, path)
+    start = sum(n for *_, n in TEST_VIDEOS[:2])
+    short = [start + 5 * i // 9 for i in range(9)]
+    assert short in ids.tolist()
+    assert np.array_equal(test.pose_3d_mm, tables["test"]["joints_2.5d_image"])
+    sizes = [CAMERAS[name] for name in tables["test"]["camera_name"]]
+    assert np.array_equal(test.image_size, sizes)
+
+
+def test_slicing_again_replaces_and_a_failure_keeps(tmp_path):
+    path = write_pickle(tmp_path / "a.pkl", h36m_tables())
+    folder = tmp_path / "H36M-9"
+    slice_h36m(path, folder, 9)
+    before = ClipDataset(folder, "test", 9)[0][0]
+    broken = h36m_tables(seed=1)
+    broken["test"]["joint_2d"][5] = np.nan
+    write_pickle(path, broken)
+    assert "'joint_2d' is not finite at frame 5" in told(slice_h36m, path, folder, 9)
+    assert np.array_equal(ClipDataset(folder, "test", 9)[0][0], before)
+    write_pickle(path, h36m_tables(seed=1))
+    slice_h36m(path, folder, 9)
+    assert not np.array_equal(ClipDataset(folder, "test", 9)[0][0], before)
+    assert len(list(folder.iterdir())) == 2  # index.json and one folder of arrays
+
+
+# --- Wrong files ------------------------------------------------------------------------------
+
+
+def test_a_missing_file_says_what_is_there(tmp_path):
+    assert "no .pkl file" in told(read_pickle, tmp_path / "a.pkl")
+    (tmp_path / "b.pkl").touch()
+    found = told(read_pickle, tmp_path / "a.pkl")
+    assert found.startswith(f"{tmp_path}/a.pkl: no such file (there: b.pkl)")
+    assert "synthetic.py" in found
+
+
+@pytest.mark.parametrize("content", [[], 3, {"train": {}}, {"train": 1, "test": 2}, {1: 2}])
+def test_another_pickle(tmp_path, content):
+    path = write_pickle(tmp_path / "a.pkl", content)
+    assert f"{path}: no table 't" in told(read_pickle, path)
+
+
+@pytest.mark.parametrize("name", [n for n in TEST_NAMES if n != "confidence"])
+def test_a_missing_column_is_named(tmp_path, name):
+    tables = h36m_tables()
+    del tables["test"][name]
+    path = write_pickle(tmp_path / "a.pkl", tables)
+    found = told(slice_h36m, path, tmp_path / "H36M-9", 9)
+    assert found.startswith(f"{path}: no column {name!r}")
+    assert not (tmp_path / "H36M-9" / "index.json").exists()
+
+
+@pytest.mark.parametrize("name", TEST_NAMES)
+def test_a_column_of_another_length_is_named(tmp_path, name):
+    tables = h36m_tables()
+    tables["test"][name] = tables["test"][name][:-1]
+    path = write_pickle(tmp_path / "a.pkl", tables)
+    found = told(slice_h36m, path, tmp_path / "H36M-9", 9)
+    assert found.startswith(f"{path}: column ")
+    assert "rows" in found
+    # The column the others are counted against can only be told by the first that differs.
+    assert name in found
+
+
+
+@pytest.mark.parametrize("kind", ["text", "objects", "none", "number", "ragged", "shape", "dict"])
+@pytest.mark.parametrize("name", TEST_NAMES)
+def test_a_column_of_another_kind_is_named(tmp_path, name, kind):
+    tables = h36m_tables()
+    rows = tables["test"]
+    count = len(rows["source"])
+    rows[name] = {
+        "text": "all of them",
+        "objects": np.array([{}] * count, dtype=object),
+        "none": None,
+        "number": 3.5,
+        "ragged": [[1, 2], [3]] + [[4]] * (count - 2),
+        "shape": np.zeros((count, 16, 3, 2)),
+        "dict": {"a": 1},
+    }[kind]
+    path = write_pickle(tmp_path / "a.pkl", tables)
+    found = told(slice_h36m, path, tmp_path / "H36M-9", 9)
+    assert found.startswith(f"{path}: column {name!r} ")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "name", ["joint_2d", "confidence", "joint3d_image", "2.5d_factor", "joints_2.5d_image"]
+)
+def test_numbers_that_are_not_finite_are_named_with_their_frame(tmp_path, name, value):
+    tables = h36m_tables()
+    tables["test"][name][41] = value
+    path = write_pickle(tmp_path / "a.pkl", tables)
+    found = told(slice_h36m, path, tmp_path / "H36M-9", 9)
+    assert found.startswith(f"{path}: column {name!r} is not finite at frame 41")
+
+
+def test_an_unknown_camera_is_named(tmp_path):
+    tables = h36m_tables()
+    tables["train"]["camera_name"][3] = "12345678"
+    found = told(slice_h36m, write_pickle(tmp_path / "a.pkl", tables), tmp_path / "H36M-9", 9)
+    assert "unknown camera '12345678'" in found
+    assert "54138969" in found
+
+
+def test_a_split_without_frames(tmp_path):
+    tables = h36m_tables()
+    tables["train"] = {k: v[:0] for k, v in tables["train"].items()}
+    found = told(slice_h36m, write_pickle(tmp_path / "a.pkl", tables), tmp_path / "H36M-9", 9)
+    assert "'train'" in found or "frames" in found
+
+
+def test_a_released_folder_of_other_videos_than_the_file(tmp_path):
+    path = write_pickle(tmp_path / "a.pkl", h36m_tables())
+    for number in range(4):
+        clip = {n: np.zeros((9, 17, 3), np.float32) for n in ("data_input", "data_label")}
+        write_pickle(tmp_path / "H36M-9" / "test" / f"{number:08d}.pkl", clip)
+    source = ClipDataset(tmp_path / "H36M-9", "test", 9).source
+    found = told(load_test_frames, source, path)
+    assert "4 clips" in found
+    assert "gives 10" in found

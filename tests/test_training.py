@@ -1,0 +1,258 @@
+"""The training loop: a stopped and resumed run ends bit for bit as one that never stopped."""
+
+import json
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, load_checkpoint
+from tests.training import differences, fork_train, make_data, read_run, run_train, wait_for
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    make_data(root)
+    status, _, errors = run_train(
+        "--config", root / "stage1.yaml", "--new-checkpoint", root / "stage1", "--seed", 3
+    )
+    assert status == 0, errors
+    return root
+
+
+def flags(data: Path, folder: Path, *more) -> list:
+    return [
+        *("--config", data / "stage2.yaml", "--new-checkpoint", folder),
+        *("--stage1-checkpoint", data / "stage1" / BEST, "--seed", 5, *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    status, _, errors = run_train(*flags(data, folder))
+    assert status == 0, errors
+    return read_run(folder)
+
+
+def assert_same_end(folder: Path, uninterrupted) -> None:
+    checkpoint, history = read_run(folder)
+    assert not differences(checkpoint, uninterrupted[0])
+    assert history == uninterrupted[1]
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(data, tmp_path, uninterrupted):
+    run_train(*flags(data, tmp_path / "again"))
+    assert_same_end(tmp_path / "again", uninterrupted)
+    other = flags(data, tmp_path / "other")
+    other[other.index("--seed") + 1] = 6
+    run_train(*other)
+    assert differences(read_run(tmp_path / "other")[0]["model"], uninterrupted[0]["model"])
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_resumed_between_epochs_equals_uninterrupted(data, tmp_path, stage):
+    """One epoch, then --resume to two; the second part may go to another folder."""
+    common = ["--config", data / f"stage{stage}.yaml"]
+    if stage == 2:
+        common += ["--stage1-checkpoint", data / "stage1" / BEST]
+    run_train(*common, "--new-checkpoint", tmp_path / "whole", "--seed", 5)
+    run_train(*common, "--new-checkpoint", tmp_path / "half", "--seed", 5, "--set", "epochs=1")
+    status, _, errors = run_train(
+        *("--config", data / f"stage{stage}.yaml", "--resume", "--checkpoint", tmp_path / "half"),
+        *("--new-checkpoint", tmp_path / "rest"),
+    )
+    assert status == 0, errors
+    assert_same_end(tmp_path / "rest", read_run(tmp_path / "whole"))
+    assert (tmp_path / "rest" / BEST).is_file()
+
+
+def test_data_loading_workers_change_nothing(data, tmp_path, uninterrupted):
+    status, _, errors = run_train(*flags(data, tmp_path / "run", "--num-cpus", 3))
+    assert status == 0, errors
+    assert_same_end(tmp_path / "run", uninterrupted)
+
+
+def start_and_signal(data: Path, folder: Path, number: int, seconds: float, *more) -> int:
+    pid = fork_train(*flags(data, folder, *more))
+    time.sleep(seconds)
+    os.kill(pid, number)
+    return wait_for(pid)
+
+
+def finish(data: Path, folder: Path) -> None:
+    """Resume until the end, from scratch if nothing had been saved yet."""
+    if (folder / LATEST).exists():
+        status, _, errors = run_train(
+            "--config", data / "stage2.yaml", "--resume", "--checkpoint", folder
+        )
+    else:
+        status, _, errors = run_train(*flags(data, folder))
+    assert status == 0, errors
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_so_by_the_exit_status(
+    data, tmp_path, uninterrupted, number, status
+):
+    folder = tmp_path / "run"
+    pid = fork_train(*flags(data, folder))
+    while not (folder / "config.yaml").exists():
+        time.sleep(0.005)
+    time.sleep(0.2)  # usually inside the first epoch
+    os.kill(pid, number)
+    ended = wait_for(pid)
+    assert ended in (status, 0)  # 0: it was faster than the signal
+    assert (folder / LATEST).exists()
+    finish(data, folder)
+    assert_same_end(folder, uninterrupted)
+
+
+def test_twenty_kills_at_random_moments_some_while_saving(data, tmp_path, uninterrupted):
+    """kill -9 again and again; every resumed run goes on, and the end is the right one."""
+    moments = random.Random(0)
+    folder = tmp_path / "run"
+    kills = 0
+    for _ in range(60):
+        more = ["--save-every", "0.0001"]  # every 6 ms: nearly always saving
+        if (folder / LATEST).exists():
+            arguments = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder, *more]
+        else:
+            arguments = flags(data, folder, *more)
+        pid = fork_train(*arguments)
+        time.sleep(moments.uniform(0.05, 0.5))
+        os.kill(pid, signal.SIGKILL)
+        kills += wait_for(pid) == 128 + signal.SIGKILL
+        if kills == 20:
+            break
+    finish(data, folder)
+    assert_same_end(folder, uninterrupted)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_one_sentence(data, tmp_path):
+    folder = tmp_path / "run"
+    run_train(*flags(data, folder, "--set", "epochs=1"))
+    before = (folder / LATEST).read_bytes()
+    resume = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder]
+
+    def limit_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    assert wait_for(fork_train(*resume, before=limit_files)) == 2
+    assert (folder / LATEST).read_bytes() == before
+    assert not [p for p in folder.iterdir() if p.name.startswith(f".{LATEST}")]
+    load_checkpoint(folder / LATEST)
+
+
+def test_an_unreadable_latest_names_the_newest_readable_one(data, tmp_path):
+    folder = tmp_path / "run"
+    run_train(*flags(data, folder))
+    with open(folder / LATEST, "r+b") as file:
+        file.truncate(1000)
+    resume = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder]
+    status, _, errors = run_train(*resume)
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert LATEST in errors
+    assert PREVIOUS in errors
+    status, _, errors = run_train(*resume, "--checkpoint-file", PREVIOUS)
+    assert status == 0, errors
+
+
+def test_a_run_can_be_repeated_from_its_folder(data, tmp_path, uninterrupted):
+    folder = tmp_path / "run"
+    run_train(*flags(data, folder, "--use-log", "--use-tensorboard"))
+    session = json.loads((folder / "run.json").read_text())["sessions"][0]
+    assert {"command", "seed", "versions", "git_revision"} <= session.keys()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["channel"] == 8
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "epoch 2/2" in (folder / "train.log").read_text()
+    assert list((folder / "tensorboard").glob("events*"))
+    again = flags(data, tmp_path / "again")
+    again[again.index("--config") + 1] = folder / "config.yaml"
+    run_train(*again)
+    assert_same_end(tmp_path / "again", uninterrupted)
+
+
+def test_a_folder_with_a_run_is_not_overwritten_and_not_shared(data, tmp_path):
+    folder = tmp_path / "run"
+    run_train(*flags(data, folder, "--set", "epochs=1"))
+    before = (folder / LATEST).read_bytes()
+    status, _, errors = run_train(*flags(data, folder))
+    assert status == 2
+    assert "--resume" in errors
+    assert (folder / LATEST).read_bytes() == before
+
+    pid = fork_train(*flags(data, tmp_path / "busy", "--set", "epochs=500"))
+    while not (tmp_path / "busy" / "config.yaml").exists():
+        time.sleep(0.005)
+    status, _, errors = run_train(*flags(data, tmp_path / "busy"))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(pid)
+    assert status == 2
+    assert "another run is writing there" in errors
+
+
+def test_a_batch_in_parts_takes_the_same_step(data, tmp_path, uninterrupted):
+    """accumulate only saves memory; without BatchNorm (no graph) not even rounding is large."""
+    plain = ["--set", "graph=none", "--set", "epochs=1"]
+    run_train(*flags(data, tmp_path / "whole", *plain))
+    run_train(*flags(data, tmp_path / "parts", *plain, "--set", "accumulate=3"))
+    whole, parts = (read_run(tmp_path / name)[0]["model"] for name in ("whole", "parts"))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_moving_average_is_evaluated_and_saved_beside_the_weights(data, tmp_path):
+    folder = tmp_path / "run"
+    status, _, errors = run_train(*flags(data, folder, "--set", "ema_decay=0.5"))
+    assert status == 0, errors
+    checkpoint, history = read_run(folder)
+    assert "ema/mpjpe" in history[-1]
+    average = checkpoint["training"]["ema"]["lifter.embed.weight"]
+    assert not torch.equal(average, checkpoint["model"]["embed.weight"])
+    status, out, errors = run_train(
+        *("--eval-only", "--checkpoint", folder, "--checkpoint-file", BEST_EMA),
+        *("--report", tmp_path / "report.json"),
+    )
+    assert status == 0, errors
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["mpjpe"] == pytest.approx(min(line["ema/mpjpe"] for line in history), rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_trains(data, tmp_path, precision):
+    folder = tmp_path / "run"
+    status, _, errors = run_train(
+        *flags(data, folder, "--precision", precision, "--set", "epochs=3")
+    )
+    assert status == 0, errors
+    _, history = read_run(folder)
+    assert history[-1]["train/total"] < history[0]["train/total"]
+
+
+def test_bad_numbers_stop_before_the_step_and_keep_the_checkpoint(data, tmp_path):
+    folder = tmp_path / "run"
+    run_train(*flags(data, folder, "--set", "epochs=1"))
+    before = (folder / LATEST).read_bytes()
+    checkpoint = torch.load(folder / LATEST, weights_only=True)
+    checkpoint["model"]["head.1.bias"][0] = float("nan")
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    torch.save(checkpoint, bad / LATEST)
+    status, _, errors = run_train(
+        "--config", data / "stage2.yaml", "--resume", "--checkpoint", bad
+    )
+    assert status == 2
+    assert "epoch 2, step 1" in errors
+    assert "nan" in errors
+    assert (folder / LATEST).read_bytes() == before

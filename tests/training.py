@@ -1,0 +1,109 @@
+"""Helpers for tests that train: a tiny data set and command lines run in this or a forked process."""
+
+import io
+import json
+import os
+import signal
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+
+import train
+from data.h36m import slice_h36m
+from data.preprocess import synthetic
+from lib.checkpoint import LATEST
+from lib.errors import run_main
+
+CONFIG = """\
+stage: {stage}
+learning_rate: 0.002
+batch_size: 8
+epochs: 2
+lr_decay: 0.9
+channel: 8
+st_depth: 2
+d_state: 4
+n_frames: 9
+data_root: {root}
+dt_file: synthetic.pkl
+"""
+
+
+def make_data(root: Path) -> None:
+    """A synthetic data set of 60 training clips below `root`, and configs of both stages."""
+    arguments = ["--data-root", str(root), "--dt-file", "synthetic.pkl", "--frames", "12"]
+    arguments += ["--train-subjects", "1", "--test-subjects", "1"]
+    run_command(synthetic.main, arguments)
+    slice_h36m(root / "synthetic.pkl", root / "H36M-9", 9)
+    for stage in (1, 2):
+        (root / f"stage{stage}.yaml").write_text(CONFIG.format(stage=stage, root=root))
+
+
+def run_command(main, arguments: list[str]) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command line run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["command", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            run_main(main)
+    except SystemExit as end:
+        return int(end.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before
+    raise AssertionError("run_main() always exits")
+
+
+def run_train(*arguments) -> tuple[int, str, str]:
+    return run_command(train.main, list(arguments))
+
+
+def fork_train(*arguments, before=None) -> int:
+    """Start a training in a forked process (no second import of torch); returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        if before:
+            before()
+        status = run_train(*arguments)[0]
+    finally:
+        os._exit(status)
+
+
+def wait_for(pid: int) -> int:
+    """Exit status as a shell reports it: 128 + N after signal N."""
+    _, status = os.waitpid(pid, 0)
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def read_run(folder: Path) -> tuple[dict, list[dict]]:
+    """The latest checkpoint as it is, and the history."""
+    checkpoint = torch.load(folder / LATEST, weights_only=True)
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    return checkpoint, [json.loads(line) for line in lines]
+
+
+def differences(a, b, path: str = "") -> list[str]:
+    """Where two nested structures of containers, tensors and numbers differ, bit for bit."""
+    if type(a) is not type(b):
+        return [f"{path}: {type(a)} and {type(b)}"]
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [f"{path}: tensors differ"]
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return [f"{path}: keys {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [d for k in a for d in differences(a[k], b[k], f"{path}.{k}")]
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return [f"{path}: {len(a)} and {len(b)} items"]
+        pairs = zip(a, b, strict=True)
+        return [d for i, (x, y) in enumerate(pairs) for d in differences(x, y, f"{path}[{i}]")]
+    return [] if a == b else [f"{path}: {a!r} and {b!r}"]
