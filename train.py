@@ -113,7 +113,7 @@ def read_config(
         raise UserError("--config FILE is missing, for instance --config configs/h36m/tiny.yaml")
     if config.dataset != "h36m":
         raise UserError(
-            f"{options.config}: training and evaluation on {config.dataset} are not part of this"
+            f"{options.config or options.checkpoint}: training and evaluation on {config.dataset} are not part of this"
             " version yet; use a Human3.6M config"
         )
     if checkpoint:
@@ -178,7 +178,9 @@ def read_bone_aware(options: argparse.Namespace, checkpoint: Checkpoint | None) 
 
 
 def open_dataset(config: Config, split: str) -> ClipDataset:
-    return ClipDataset(config.clips_dir, split, config.n_frames, config.use_proj_as_2d)
+    return ClipDataset(
+        config.clips_dir, split, config.n_frames, config.use_proj_as_2d, config.dt_file
+    )
 
 
 def evaluate(task: Stage, options: argparse.Namespace, processes: Processes) -> None:

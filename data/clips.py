@@ -27,6 +27,11 @@ from lib.skeleton import H36M
 
 SPLITS = ("train", "test")
 INDEX, FORMAT = "index.json", 1
+# What json, numpy and mmap raise on files that are damaged or claim absurd sizes.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(OverflowError, MemoryError),
+)
 _TEST_ARRAYS = ("action", "video", "factor", "pose_3d_mm", "image_size")
 
 
@@ -156,7 +161,7 @@ class ArrayClips:
                 raise ValueError
             if clips and not 0 <= self.frame_ids.min() <= self.frame_ids.max() < frames:
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        except _UNREADABLE as error:
             raise _damaged(directory) from error
 
     def _open(self, name: str) -> np.ndarray:
@@ -183,7 +188,7 @@ class ArrayClips:
             test = TestFrames(**names, **arrays)
             if any(len(arrays[name]) != self._entry["frames"] for name in _TEST_ARRAYS):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except _UNREADABLE as error:
             raise _damaged(self.where) from error
         return test
 
@@ -237,10 +242,13 @@ def _damaged(directory: Path) -> UserError:
     )
 
 
-def open_clips(directory: Path, split: str, n_frames: int) -> ArrayClips | FolderClips:
+def open_clips(
+    directory: Path, split: str, n_frames: int, dt_file: str | None = None
+) -> ArrayClips | FolderClips:
     """The clips of `directory` (data/motion3d/H36M-243), arrays or a released folder.
 
-    Raises UserError: nothing there, damaged, or clips of another length than n_frames.
+    dt_file: the pickle it would be made from, for the message. Raises UserError: nothing there,
+    damaged, or clips of another length than n_frames.
     """
     if (directory / INDEX).is_file():
         clips: ArrayClips | FolderClips = ArrayClips(directory, split)
@@ -250,6 +258,7 @@ def open_clips(directory: Path, split: str, n_frames: int) -> ArrayClips | Folde
         raise UserError(
             f"{directory}: no data set; make it with: python data/preprocess/h36m.py"
             f" --n-frames {n_frames} --data-root {directory.parent}"
+            + (f" --dt-file {dt_file}" if dt_file else "")
         )
     if clips.n_frames != n_frames:
         raise UserError(
@@ -283,10 +292,15 @@ class ClipDataset(Dataset):
     """
 
     def __init__(
-        self, directory: Path, split: str, n_frames: int, use_proj_as_2d: bool = False
+        self,
+        directory: Path,
+        split: str,
+        n_frames: int,
+        use_proj_as_2d: bool = False,
+        dt_file: str | None = None,
     ) -> None:
         """use_proj_as_2d: the label's x, y with confidence 1 as 2D input. Raises UserError."""
-        self.source = open_clips(Path(directory), split, n_frames)
+        self.source = open_clips(Path(directory), split, n_frames, dt_file)
         self.use_proj_as_2d = use_proj_as_2d
 
     def __len__(self) -> int:

@@ -51,14 +51,20 @@ def read_pickle(path: str | os.PathLike) -> dict[str, Any]:
     return rows
 
 
-def _column(rows: dict[str, Any], path: Path, name: str, shape: tuple[int | None, ...]) -> Any:
-    """A column as an array of `shape`, None standing for any length of two or more."""
+def _array(rows: dict[str, Any], path: Path, name: str) -> np.ndarray:
     if name not in rows:
         raise UserError(f"{path}: no column {name!r}; {PICKLE_REMEDY}")
     try:
-        array = np.asarray(rows[name])
-    except ValueError:
-        array = np.empty(0, object)
+        return np.asarray(rows[name])
+    except ValueError as error:
+        raise UserError(
+            f"{path}: column {name!r} has rows of different lengths; {PICKLE_REMEDY}"
+        ) from error
+
+
+def _column(rows: dict[str, Any], path: Path, name: str, shape: tuple[int | None, ...]) -> Any:
+    """A column as an array of `shape`, None standing for any length of two or more."""
+    array = _array(rows, path, name)
     wanted = "(frames" + "".join(f", {n or '2+'}" for n in shape) + ")"
     fits = array.ndim == len(shape) + 1 and all(
         n == m or (n is None and m >= 2) for n, m in zip(shape, array.shape[1:], strict=True)
@@ -110,7 +116,7 @@ def read_frames(rows: dict[str, Any], path: str | os.PathLike) -> Frames:
     source = _names(rows, path, "source")
     sizes = _image_sizes(_names(rows, path, "camera_name"), path)
     if "confidence" in rows:
-        has_axis = np.ndim(rows["confidence"]) == 3
+        has_axis = _array(rows, path, "confidence").ndim == 3
         confidence = _numbers(rows, path, "confidence", (joints, 1) if has_axis else (joints,))
         confidence = confidence.reshape(len(confidence), joints)
     else:

@@ -201,8 +201,9 @@ def _pick_array(path: str, arrays: dict[str, Any], wanted: Layout | None) -> tup
 def _layout_of(path: str, name: str, keypoints: np.ndarray, told: Any) -> Layout:
     if told is not None:
         return find_layout(str(told))
-    if NAMED.get(name):
-        return NAMED[name]
+    named = NAMED.get(name)
+    if named is not None:
+        return named
     fitting = [x for x in LAYOUTS.values() if x.num_keypoints == keypoints.shape[-2]]
     if len(fitting) > 1:
         names = " or ".join(layout.name for layout in fitting)

@@ -6,6 +6,7 @@ A thread keeps only the newest frame, so a slow machine drops frames rather than
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Thread
@@ -142,6 +143,19 @@ class Report:
     dropped: int = 0
     latencies: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=30))
+
+    def note(self, moment: Moment) -> None:
+        """A moment's picture is ready."""
+        self._recent.append(time.monotonic())
+        self.latencies.append(self._recent[-1] - moment.arrived)
+        self.shown += 1
+
+    def now(self) -> str:
+        """Rate and latency of the last pictures, to be shown on them."""
+        seconds = self._recent[-1] - self._recent[0]
+        rate = (len(self._recent) - 1) / seconds if seconds > 0 else 0.0
+        return f"{rate:.0f} frames/s, latency {1000 * self.latencies[-1]:.0f} ms"
 
     def line(self) -> str:
         if not self.shown:
@@ -176,9 +190,7 @@ def run_live(
     room = Room(centre, ROOM_RADIUS_MM, panel, view)
     sliding = SlidingLifter(lifter, newest.size, newest.fps, smooth)
     size = (newest.size[0] // 2 * 2 + panel[0], panel[1])
-    film = Film(film_path, size, newest.fps) if film_path else None
-    report, started, last = Report(), time.monotonic(), time.monotonic()
-    rate = 0.0
+    report, started = Report(), time.monotonic()
     current: list[Moment] = []
 
     def frames() -> Iterator[Frame]:
@@ -186,39 +198,34 @@ def run_live(
             current[:] = [moment]
             yield moment.frame
 
-    failed = True
-    try:
-        for people in detector(frames()):
-            moment = current[0]
-            picture = _draw(moment, people, detector, sliding, room, camera_pitch)
-            now = time.monotonic()
-            rate = 0.9 * rate + 0.1 / max(now - last, 1e-6) if rate else 1 / max(now - last, 1e-6)
-            last = now
-            report.shown += 1
-            report.latencies.append(now - moment.arrived)
-            text = f"{rate:.0f} frames/s, latency {1000 * report.latencies[-1]:.0f} ms"
-            cv2.putText(picture, text, (12, 24), FONT, 0.6, (255, 255, 255), 4, cv2.LINE_AA)
-            cv2.putText(picture, text, (12, 24), FONT, 0.6, (60, 50, 40), 1, cv2.LINE_AA)
-            if film:
-                film.write(picture)
-            if window:
-                cv2.imshow(WINDOW, picture)
-                if cv2.waitKey(1) & 0xFF in (27, ord("q")):
+    # Control-C is the usual way to end a camera: the film is closed as at the source's end.
+    with Film(film_path, size, newest.fps) if film_path else nullcontext() as film:
+        with suppress(KeyboardInterrupt):
+            for people in detector(frames()):
+                moment = current[0]
+                picture = _draw(moment, people, detector, sliding, room, camera_pitch)
+                report.note(moment)
+                _caption(picture, report.now())
+                if film:
+                    film.write(picture)
+                if (window and _closed_by_key(picture)) or stop():
                     break
-            if stop():
-                break
-        failed = False
-    except KeyboardInterrupt:
-        failed = False  # the usual way to end a camera
-    finally:
         report.seconds = time.monotonic() - started
         report.dropped = max(0, newest.read - report.shown)
         newest.close()
-        if window:
-            cv2.destroyAllWindows()
-        if film:
-            film.__exit__(RuntimeError if failed else None, None, None)
+    if window:
+        cv2.destroyAllWindows()
     return report
+
+
+def _closed_by_key(picture: Frame) -> bool:
+    cv2.imshow(WINDOW, picture)
+    return cv2.waitKey(1) & 0xFF in (27, ord("q"))
+
+
+def _caption(picture: Frame, text: str) -> None:
+    for color, thickness in (((255, 255, 255), 4), ((60, 50, 40), 1)):
+        cv2.putText(picture, text, (12, 24), FONT, 0.6, color, thickness, cv2.LINE_AA)
 
 
 def _draw(
@@ -230,7 +237,8 @@ def _draw(
     camera_pitch: float,
 ) -> Frame:
     """The picture of a moment: left the frame, right the room."""
-    poses, seen = np.zeros((0, 17, 3)), np.zeros((0, 17), dtype=bool)
+    poses: np.ndarray = np.zeros((0, 17, 3))
+    seen: np.ndarray = np.zeros((0, 17), dtype=bool)
     if len(people):
         areas = [np.prod(box[2:] - box[:2]) for box in map(bounding_box, people)]
         keypoints = detector.layout.to_h36m(people[int(np.argmax(areas))])

@@ -42,6 +42,15 @@ class People2D:
     fps: float
     size: tuple[int, int]
 
+    @property
+    def stacked(self) -> np.ndarray:
+        """(P, F, J, 3)"""
+        return np.stack(list(self.keypoints.values()))
+
+    @property
+    def num_frames(self) -> int:
+        return len(next(iter(self.keypoints.values())))
+
     @cached_property
     def h36m(self) -> dict[int, np.ndarray]:
         """Person number -> (F, 17, 3)."""

@@ -96,7 +96,11 @@ class Room:
         # Fits the ball of that radius into the panel, seen in perspective.
         self._focal = 0.5 * min(size) * np.sqrt(DISTANCE**2 - 1)
         self._thickness = max(2, round(min(size) / 130))
-        self._floor: tuple[float, Frame] | None = None
+        # The floor as last drawn from an azimuth; at first, and in a turning view, the background.
+        self._floor: tuple[float | None, Frame] = (
+            None,
+            np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8),
+        )
 
     @classmethod
     def around(cls, pose_world: np.ndarray, size: tuple[int, int], view: View) -> "Room":
@@ -120,10 +124,10 @@ class Room:
         return pixels + np.array(self.size) / 2, depth
 
     def _draw_floor(self, panel: Frame, azimuth: float) -> None:
-        if self._floor is not None and self._floor[0] == azimuth:
-            panel[:] = self._floor[1]
+        cached, background = self._floor
+        panel[:] = background
+        if cached == azimuth:
             return
-        panel[:] = BACKGROUND
         steps = int(np.ceil(self._radius / GRID_MM))
         middle = np.round(self._centre[:2] / GRID_MM) * GRID_MM
         reach, across = steps * GRID_MM, np.arange(-steps, steps + 1) * GRID_MM

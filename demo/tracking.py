@@ -150,7 +150,7 @@ def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:
     filled = np.zeros((frames, count, 3), dtype=np.float32)
     filled[track.frames] = np.stack(track.keypoints)
     filled[~np.isfinite(filled).all(axis=-1)] = 0
-    seen = filled[..., 2] > 0  # (F, J)
+    seen = np.asarray(filled[..., 2] > 0)  # (F, J)
     if seen.all():
         return filled
     times = np.arange(frames)

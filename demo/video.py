@@ -18,6 +18,9 @@ from demo.quiet import quiet_stderr
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, listing
 
+# Damaged files make FFmpeg inside OpenCV talk on stderr; what matters of it we say ourselves.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 VIDEO_DIR = PROJECT_ROOT / "demo" / "video"
 
 
@@ -49,6 +52,8 @@ class Video:
         # OpenCV explains failures on stderr; our own sentence is enough.
         cv2.setLogLevel(0)
         self._capture = cv2.VideoCapture(source)
+        # Phones film upright and say so in the file; OpenCV does not turn the picture by itself.
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         opened, frame = self._capture.read() if self._capture.isOpened() else (False, None)
         if not opened or frame is None:
             self._capture.release()

@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-# This folder holds a `lib` too (detector weights): only the project's root may be searched.
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
+if not __package__:
+    # Run as a script. This folder holds a `lib` too (detector weights), so the project's root
+    # takes its place in the search, from whatever directory it is run.
+    sys.path[0] = str(ROOT)
 
 from demo.detectors import DETECTORS, choose_detector
 from demo.keypoint_files import read_keypoints, save_keypoints
@@ -91,6 +94,13 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("no source: give --video FILE, --webcam N or --keypoints FILE")
     if options.live and (not options.video or options.keypoints):
         raise UserError("--live plays a video: give --video FILE, without --keypoints")
+    if options.video:
+        options.video = find_video(options.video)
+    options.is_live = options.live or options.webcam is not None or is_stream(options.video or "")
+    if options.is_live and not options.no_window and not has_display():
+        raise UserError("there is no display for a window; give --no-window (and --record)")
+    if not options.keypoints:
+        choose_detector(options.detector, options.weights_dir)  # tells what is missing
     if options.fps < 0 or options.fps > 1000:
         raise UserError(f"--fps {options.fps}: from 1 to 1000")
     formats = options.formats.split(",")
@@ -146,13 +156,16 @@ def name_of(source: str) -> str:
     return Path(source.rstrip("/")).stem or "video"
 
 
+T = TypeVar("T")
+
+
 class Progress:
     """A bar on the terminal, and how long each step took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def step(self, name: str, total: int, work: Callable[[Callable[[], object]], object]) -> object:
+    def step(self, name: str, total: int, work: Callable[[Callable[[], object]], T]) -> T:
         """Runs work(on_frame) under a bar."""
         from tqdm import tqdm
 
@@ -170,31 +183,32 @@ class Progress:
         )
 
 
-def find_people(options: argparse.Namespace, progress: Progress) -> People2D:
-    video = find_video(options.video) if options.video else None
-    count, size, fps = 0, options.size, options.fps
-    if video:
-        with Video(video) as opened:
-            count, size, fps = opened.count, opened.size, options.fps or opened.fps
-        if not fps and not options.keypoints:
-            print(f"{video}: does not say its frame rate; 25 frames/s assumed (--fps)")
-    if options.keypoints:
-        file = read_keypoints(options.keypoints, options.layout, fps)
-        if not (fps or file.fps):
-            print(f"{options.keypoints}: does not say its frame rate; 25 frames/s assumed (--fps)")
-        return people_in_file(file, options.person, fps, size)
-    found = progress.step(
+def people_from_file(options: argparse.Namespace) -> People2D:
+    size, fps = options.size, options.fps
+    if options.video:
+        with Video(options.video) as video:
+            size, fps = video.size, fps or video.fps
+    file = read_keypoints(options.keypoints, options.layout, fps)
+    if not (fps or file.fps):
+        print(f"{options.keypoints}: does not say its frame rate; 25 frames/s assumed (--fps)")
+    return people_in_file(file, options.person, fps, size)
+
+
+def people_from_video(options: argparse.Namespace, progress: Progress) -> People2D:
+    with Video(options.video) as video:
+        count, fps = video.count, options.fps or video.fps
+    if not fps:
+        print(f"{options.video}: does not say its frame rate; 25 frames/s assumed (--fps)")
+    people = progress.step(
         "detect",
         count,
         lambda on_frame: people_in_video(
-            video, options.detector, options.person, options.weights_dir, fps, on_frame
+            options.video, options.detector, options.person, options.weights_dir, fps, on_frame
         ),
     )
-    assert isinstance(found, People2D)
-    frames = len(next(iter(found.keypoints.values())))
-    if frames < 0.95 * count:
-        print(f"{video}: ends after {frames} of {count} frames; the rest cannot be read")
-    return found
+    if people.num_frames < 0.95 * count:
+        print(f"{options.video}: ends after {people.num_frames} of {count} frames; damaged?")
+    return people
 
 
 def write_results(
@@ -221,7 +235,7 @@ def write_results(
         write_page(folder / f"{name}.html", poses, name)
         written.append(f"{name}.html")
     if "mp4" in options.formats:
-        video = Video(find_video(options.video)) if options.video else None
+        video = Video(options.video) if options.video else None
         frames = video.frames() if video else blank_frames(poses.size, poses.num_frames)
         codec = progress.step(
             "film",
@@ -237,6 +251,9 @@ def write_results(
 def main() -> int:
     options = parse_options()
     check(options)
+    progress = Progress()
+    people = people_from_file(options) if options.keypoints else None
+    # Before the detector runs: a wrong checkpoint should be told at once.
     lifter = VideoLifter.from_checkpoint(
         options.checkpoint,
         options.config,
@@ -245,28 +262,25 @@ def main() -> int:
         device=options.device,
     )
     print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")
-    if options.webcam is not None or options.live or is_stream(options.video or ""):
+    if options.is_live:
         return live(options, lifter)
-    progress = Progress()
-    people = find_people(options, progress)
+    if people is None:
+        people = people_from_video(options, progress)
     if options.save_keypoints:
-        import numpy as np
-
-        stacked = np.stack(list(people.keypoints.values()))
-        save_keypoints(options.save_keypoints, stacked, people.layout, people.fps, people.size)
-    frames = len(next(iter(people.keypoints.values())))
+        save_keypoints(
+            options.save_keypoints, people.stacked, people.layout, people.fps, people.size
+        )
     poses = progress.step(
         "lift",
-        0,
+        people.num_frames,
         lambda _: lifter.lift_people(
             people, smooth=options.smooth, camera_pitch=options.camera_pitch
         ),
     )
-    assert isinstance(poses, Poses)
     name = name_of(options.video or options.keypoints)
     folder = Path(options.output).expanduser() if options.output else OUTPUT / name
     written = write_results(options, poses, name, folder, progress)
-    print(progress.line(frames))
+    print(progress.line(people.num_frames))
     print(f"camera looks down {poses.camera_pitch:.0f}°; {folder}: {', '.join(written)}")
     return 0
 
@@ -274,9 +288,7 @@ def main() -> int:
 def live(options: argparse.Namespace, lifter: VideoLifter) -> int:
     from demo.live import run_live
 
-    source = options.webcam if options.webcam is not None else find_video(options.video)
-    if not options.no_window and not has_display():
-        raise UserError("there is no display for a window; give --no-window (and --record)")
+    source = options.video if options.webcam is None else options.webcam
     name = f"webcam{source}" if isinstance(source, int) else name_of(source)
     folder = Path(options.output).expanduser() if options.output else OUTPUT / name
     report = run_live(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lib import metrics
 from lib.camera import from_screen
+from lib.errors import UserError
 from lib.geometry import flip_pose
 from lib.skeleton import Skeleton
 
@@ -131,11 +132,22 @@ def evaluate_h36m(
 
     poses: (N, T, J, 3) normalised predictions of the clips; clips: (N, T) frame ids.
     A frame's error is the mean over the clips that contain it, an action's the mean over its
-    frames, the reported one the mean over the actions.
+    frames, the reported one the mean over the actions. Raises UserError if nothing can be scored.
     """
     kept = evaluated_clips(frames, clips)
+    if not kept.any():
+        raise UserError(
+            f"all {len(clips)} test clips belong to the videos that the protocol leaves out"
+            f" ({', '.join(EXCLUDED_SOURCES)}); add other ones"
+        )
     clips = clips[kept]
     pred = to_millimetres(poses[kept], clips, frames)
+    wrong = np.flatnonzero(~np.isfinite(pred).all((1, 2, 3)))
+    if len(wrong):
+        raise UserError(
+            f"the prediction is not finite in {len(wrong)} of {len(clips)} test clips; its"
+            " training went wrong or its weights are damaged: use an earlier checkpoint"
+        )
     target = frames.pose_3d_mm[clips].astype(np.float64)
     target -= target[..., :1, :]
 

@@ -171,11 +171,15 @@ class Run:
             raise UserError(
                 "--use-wandb: wandb is not installed; pip install wandb, or leave the flag out"
             ) from error
-        self.wandb_id = self.wandb_id or wandb.util.generate_id()
         resume = "allow" if is_resumed else None
         try:
             self._wandb = wandb.init(
-                project="mdtf", id=self.wandb_id, name=name, config=config, resume=resume
+                project="mdtf",
+                id=self.wandb_id,
+                name=name,
+                config=config,
+                resume=resume,
+                dir=self.folder,
             )
         except Exception as error:  # no network, no key: wandb raises its own classes
             reason = " ".join(str(error).split())
@@ -183,6 +187,7 @@ class Run:
                 f"--use-wandb: wandb did not start ({reason}); log in with 'wandb login',"
                 " or set WANDB_MODE=offline"
             ) from error
+        self.wandb_id = self._wandb.id
 
     def log(self, line: str) -> None:
         logger.info(line)

@@ -2,12 +2,17 @@
 
 from torch import Tensor, nn
 
+from model.inference import fused_block
 from model.layers import LN_EPS, MLP, DropPath
 from model.mamba import BiMamba
 
+# Axes of a clip (B, T, J, C). Activations stay in this order in memory; a scan along the frames
+# steps over it with strides.
+JOINTS, FRAMES = -2, -3
+
 
 class MambaBlock(nn.Module):
-    """x + DropPath(mixer(LN(x))), then x + DropPath(MLP(LN(x))); (N, L, C) -> (N, L, C)."""
+    """x + DropPath(mixer(LN(x))), then x + DropPath(MLP(LN(x))); (..., C) -> (..., C)."""
 
     def __init__(
         self,
@@ -26,18 +31,20 @@ class MambaBlock(nn.Module):
         self.mlp = MLP(dim, 2 * dim)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.mixer(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, axis: int = JOINTS) -> Tensor:
+        """axis: the one the mixer scans."""
+        fused = fused_block(self, x, axis)
+        if fused is not None:
+            return fused
+        x = self.drop_path.add(x, self.mixer(self.norm1(x), axis), axis)
+        return self.drop_path.add(x, self.mlp(self.norm2(x)), axis)
 
 
 def over_joints(block: nn.Module, x: Tensor) -> Tensor:
     """Run a block over the J joints of each frame; x: (B, T, J, C) -> same."""
-    return block(x.flatten(0, 1)).view(x.shape)
+    return block(x, JOINTS)
 
 
 def over_frames(block: nn.Module, x: Tensor) -> Tensor:
     """Run a block over the T frames of each joint; x: (B, T, J, C) -> same."""
-    batch, _, joints, _ = x.shape
-    rows = x.transpose(1, 2).flatten(0, 1)  # (B J, T, C)
-    return block(rows).unflatten(0, (batch, joints)).transpose(1, 2)
+    return block(x, FRAMES)

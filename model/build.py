@@ -2,9 +2,17 @@
 
 import os
 
-from lib.checkpoint import Checkpoint, State, load_checkpoint, load_weights
+from lib.checkpoint import (
+    BEST,
+    Checkpoint,
+    State,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+)
 from lib.config import MODEL_KEYS, Config, make_config
 from lib.errors import UserError
+from lib.files import find_path
 from lib.skeleton import SKELETONS, Skeleton
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
@@ -45,14 +53,16 @@ def bone_aware_from_weights(state: State, source: str | os.PathLike) -> BoneAwar
             d_state=state["spatial.0.mixer.forward_scan.A_log"].shape[1],
             d_conv=state["spatial.0.mixer.forward_scan.conv1d.weight"].shape[2],
         )
-    except (KeyError, IndexError, ZeroDivisionError) as error:
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source}: not the weights of a Bone Aware Module (stage 1)") from error
     load_weights(module, state, source)
     return module
 
 
 def load_bone_aware(path: str | os.PathLike) -> BoneAwareModule:
-    """Stage 1 from a checkpoint file. Raises UserError."""
+    """Stage 1 from a checkpoint file, or from the best one in a folder. Raises UserError."""
+    if find_path(path).is_dir():
+        path = find_checkpoint(path, BEST)
     checkpoint = load_checkpoint(path)
     if checkpoint.stage != 1:
         raise UserError(f"{path}: a checkpoint of stage 2; --stage1-checkpoint wants stage 1")

@@ -16,8 +16,12 @@ class GraphConv(nn.Module):
     into U and V is MotionAGFormer's. Shapes: N frames, J joints, C channels.
     """
 
-    def __init__(self, dim: int, adjacency: Tensor) -> None:
-        """adjacency: (J, J), 0 or 1, in the joint order this layer sees."""
+    def __init__(self, dim: int, adjacency: Tensor, reverse_joints: bool = False) -> None:
+        """adjacency: (J, J), 0 or 1, in the skeleton's order, as the input's joints are.
+
+        reverse_joints: BatchNorm's parameters are in the reversed order, as published weights of
+        the backward direction are. All else is the same for it: Â reversed on reversed joints.
+        """
         super().__init__()
         inv_sqrt_degree = adjacency.sum(-1).rsqrt()
         normalised = inv_sqrt_degree[:, None] * adjacency * inv_sqrt_degree
@@ -25,11 +29,16 @@ class GraphConv(nn.Module):
         self.register_buffer("adj", normalised.float(), persistent=False)
         self.own = nn.Linear(dim, dim)  # U
         self.neighbours = nn.Linear(dim, dim)  # V
-        self.norm = JointNorm(adjacency.shape[0])  # one statistic for each joint
+        self.norm = JointNorm(adjacency.shape[0], reverse_joints)  # one statistic for each joint
         for linear in (self.own, self.neighbours):
             nn.init.normal_(linear.weight, std=math.sqrt(2 / dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, J, C) -> (N, J, C)."""
-        mixed = torch.matmul(self.adj, self.neighbours(x)) + self.own(x)
+        # V and U in one product: the input is read once.
+        weight = torch.cat((self.neighbours.weight, self.own.weight))
+        bias = torch.cat((self.neighbours.bias, self.own.bias))
+        neighbours, own = F.linear(x, weight, bias).chunk(2, dim=-1)
+        adjacency = self.adj.to(own.dtype).expand(len(x), -1, -1)
+        mixed = torch.baddbmm(own, adjacency, neighbours)
         return F.relu(x + self.norm(mixed))

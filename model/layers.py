@@ -1,5 +1,8 @@
 """Small layers shared by all blocks."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,13 +33,27 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (rows, ...). Kept rows are scaled by 1 / (1 - rate), so the expectation stays."""
+    def mask(self, x: Tensor, axis: int = -2) -> Tensor | None:
+        """What a branch x (..., C) is multiplied with; None for 1. A row lies along `axis`.
+
+        Kept rows are scaled by 1 / (1 - rate), so the expectation stays.
+        """
         if not self.training or self.rate == 0:
-            return x
+            return None
         keep = 1 - self.rate
-        mask = (rand_rows(x.shape[0], x.device) < keep).to(x.dtype) / keep
-        return x * mask.view(-1, *(1,) * (x.dim() - 1))
+        shape = list(x.shape)
+        shape[axis] = shape[-1] = 1
+        mask = (rand_rows(math.prod(shape), x.device) < keep).to(x.dtype) / keep
+        return mask.view(shape)
+
+    def forward(self, x: Tensor, axis: int = -2) -> Tensor:
+        mask = self.mask(x, axis)
+        return x if mask is None else x * mask
+
+    def add(self, x: Tensor, branch: Tensor, axis: int = -2) -> Tensor:
+        """x + forward(branch), in one pass over memory."""
+        mask = self.mask(branch, axis)
+        return x + branch if mask is None else torch.addcmul(x, branch, mask)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3g}"

@@ -48,20 +48,18 @@ class GraphInput(nn.Module):
     """What a GEM direction reads: LayerNorm, then the graph convolution over the joints."""
 
     def __init__(self, dim: int, adjacency: Tensor, reverse_joints: bool) -> None:
-        """reverse_joints: the layer's joint axis (BatchNorm channels, Â) runs backwards."""
+        """reverse_joints: for the backward direction, see GraphConv."""
         super().__init__()
-        self.reverse_joints = reverse_joints
         self.norm = nn.LayerNorm(dim)
-        self.conv = GraphConv(dim, adjacency.flip(0, 1) if reverse_joints else adjacency)
+        self.conv = GraphConv(dim, adjacency, reverse_joints)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, J, C) in the skeleton's order -> (N, J, C) in the skeleton's order."""
-        x = self.norm(x)
-        return self.conv(x.flip(1)).flip(1) if self.reverse_joints else self.conv(x)
+        """x: (..., J, C) -> (..., J, C), for both directions in the skeleton's order."""
+        return self.conv(self.norm(x).flatten(0, -3)).view(x.shape)
 
 
 class BiMamba(nn.Module):
-    """Bidirectional Mamba-1 mixer with expansion 1; (N, L, C) -> (N, L, C).
+    """Bidirectional Mamba-1 mixer with expansion 1; (..., L, C) -> (..., L, C).
 
     With an adjacency, the sequence is the joints of a frame and each direction first sees its
     neighbours through a graph convolution: the GCN-enhanced Mamba (GEM).
@@ -89,11 +87,17 @@ class BiMamba(nn.Module):
                 self.backward_graph = GraphInput(dim, adjacency, reverse_joints=True)
         self.out_proj = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, axis: int = -2) -> Tensor:
+        """axis: the one that is scanned. The memory of x stays in its order for any axis."""
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x_forward = self.forward_graph(x) if self.forward_graph else x
         x_backward = self.backward_graph(x) if self.backward_graph else x
         y = bidirectional_inner(
-            x_forward, x_backward, z, self.forward_scan.weights(), self.backward_scan.weights()
+            x_forward,
+            x_backward,
+            z,
+            self.forward_scan.weights(),
+            self.backward_scan.weights(),
+            axis=axis,
         )
         return self.out_proj(y)

@@ -4,6 +4,7 @@ over processes (PyTorch's SyncBatchNorm is for GPUs only)."""
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.parallel import is_parallel
@@ -12,9 +13,25 @@ from lib.parallel import is_parallel
 class JointNorm(nn.BatchNorm1d):
     """nn.BatchNorm1d on (N, J, C), one statistic a joint; in training over all processes' rows."""
 
+    def __init__(self, joints: int, reverse_joints: bool = False) -> None:
+        """reverse_joints: parameter and statistic k belong to joint J - 1 - k of the input."""
+        super().__init__(joints)
+        self.reverse_joints = reverse_joints
+
+    def _in_order(self, per_joint: Tensor) -> Tensor:
+        return per_joint.flip(0) if self.reverse_joints else per_joint
+
     def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self._in_order(self.weight), self._in_order(self.bias)
         if not (self.training and is_parallel()):
-            return super().forward(x)
+            mean, var = self._in_order(self.running_mean), self._in_order(self.running_var)
+            y = F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
+            if self.training:
+                self.num_batches_tracked += 1
+            if self.training and self.reverse_joints:  # batch_norm has updated reversed copies
+                self.running_mean.copy_(mean.flip(0))
+                self.running_var.copy_(var.flip(0))
+            return y
         # Two passes, mean then centred squares: one pass would cancel in float32.
         count = x.new_tensor([x.shape[0] * x.shape[2]])
         dist.all_reduce(count)
@@ -23,7 +40,8 @@ class JointNorm(nn.BatchNorm1d):
         var = differentiable.all_reduce(centred.square().sum((0, 2))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return centred * scale[:, None] + self.bias[:, None]
+            self.running_mean.lerp_(self._in_order(mean), self.momentum)
+            unbiased = var * (count / (count - 1))
+            self.running_var.lerp_(self._in_order(unbiased), self.momentum)
+        scale = weight * torch.rsqrt(var + self.eps)
+        return centred * scale[:, None] + bias[:, None]

@@ -42,9 +42,11 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match=r"cannot write .*file/a\.bin: ") as caught:
-        with write_atomic(tmp_path / "file" / "a.bin") as file:
-            file.write(b"x")
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file/a\.bin: ") as caught,
+        write_atomic(tmp_path / "file" / "a.bin") as file,
+    ):
+        file.write(b"x")
     assert "\n" not in str(caught.value)
 
 
@@ -56,9 +58,11 @@ def test_a_full_disk_is_a_user_error_and_keeps_the_old_file(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(UserError, match="No space left on device; free space"):
-        with write_atomic(path) as file:
-            file.write(b"new")
+    with (
+        pytest.raises(UserError, match="No space left on device; free space"),
+        write_atomic(path) as file,
+    ):
+        file.write(b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]

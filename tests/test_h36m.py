@@ -186,7 +186,6 @@ def test_a_column_of_another_length_is_named(tmp_path, name):
     assert name in found
 
 
-
 @pytest.mark.parametrize("kind", ["text", "objects", "none", "number", "ragged", "shape", "dict"])
 @pytest.mark.parametrize("name", TEST_NAMES)
 def test_a_column_of_another_kind_is_named(tmp_path, name, kind):

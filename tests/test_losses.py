@@ -52,12 +52,18 @@ def by_loops(pred, target):
         return pose[b, t + 1] - pose[b, t]
 
     return {
-        "mpjpe": np.mean([math.dist(pred[b, t, j], target[b, t, j]) for b, t in every for j in range(17)]),
+        "mpjpe": np.mean(
+            [math.dist(pred[b, t, j], target[b, t, j]) for b, t in every for j in range(17)]
+        ),
         "n_mpjpe": np.mean(
             [math.dist(scaled(b, t)[j], target[b, t, j]) for b, t in every for j in range(17)]
         ),
         "velocity": np.mean(
-            [math.dist(step(pred, b, t)[j], step(target, b, t)[j]) for b, t in steps for j in range(17)]
+            [
+                math.dist(step(pred, b, t)[j], step(target, b, t)[j])
+                for b, t in steps
+                for j in range(17)
+            ]
         ),
         "bone_variance": np.mean(
             [
@@ -67,7 +73,11 @@ def by_loops(pred, target):
             ]
         ),
         "bone_length": np.mean(
-            [abs(length(pred[b, t], k) - length(target[b, t], k)) for b, t in every for k in range(16)]
+            [
+                abs(length(pred[b, t], k) - length(target[b, t], k))
+                for b, t in every
+                for k in range(16)
+            ]
         ),
         "bone_angle": np.mean(
             [abs(angle(pred[b, t], *p) - angle(target[b, t], *p)) for b, t in every for p in PAIRS]

@@ -1,4 +1,4 @@
-"""Metrics against loops over poses and joints, against numbers worked by hand, and by invariance."""
+"""Metrics against loops over poses and joints, numbers worked by hand, and invariances."""
 
 import math
 
@@ -152,8 +152,7 @@ def test_pck_and_auc_of_many_poses_against_loops(rng):
     for clip in range(3):
         for frame in range(4):
             errors = [
-                math.dist(p, t)
-                for p, t in zip(pred[clip, frame], target[clip, frame], strict=True)
+                math.dist(p, t) for p, t in zip(pred[clip, frame], target[clip, frame], strict=True)
             ]
             shares = [sum(e < limit for e in errors) / 14 for limit in range(0, 151, 5)]
             assert pck[clip, frame] == pytest.approx(100 * shares[-1])

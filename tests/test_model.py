@@ -328,7 +328,9 @@ def test_bone_slots_change_where_bones_are_put():
         for model, slots in ((released, "released"), (child, "child")):
             expected = bone_features(pose, bins, H36M, slots)
             assert torch.equal(model.bone_features(pose), expected)
-        assert torch.equal(child.bone_features(pose)[..., 1:, :], released.bone_features(pose)[..., :-1, :])
+        assert torch.equal(
+            child.bone_features(pose)[..., 1:, :], released.bone_features(pose)[..., :-1, :]
+        )
         assert not torch.allclose(released(pose), child(pose), atol=1e-4)
 
 

@@ -96,7 +96,7 @@ def test_code_is_refused_and_not_run(tmp_path):
 def test_hand_made_streams_are_refused(tmp_path, stream):
     path = tmp_path / "file.pkl"
     path.write_bytes(stream)
-    with pytest.raises(UserError, match="refused|damaged"):
+    with pytest.raises(UserError, match=r"refused|damaged"):
         load_pickle(path)
 
 

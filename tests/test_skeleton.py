@@ -1,5 +1,7 @@
 """The two skeletons, against the lists of their publications written out by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def test_bone_k_of_h36m_joins_joint_k_plus_1_to_its_parent():
 def test_bones_of_3dhp_are_the_published_edges():
     chains = ([0, 16], [16, 1], [1, 15], [15, 14], [1, 2, 3, 4], [1, 5, 6, 7])
     chains += ([14, 8, 9, 10], [14, 11, 12, 13])
-    edges = {frozenset(pair) for chain in chains for pair in zip(chain, chain[1:], strict=False)}
+    edges = {frozenset(pair) for chain in chains for pair in itertools.pairwise(chain)}
     assert {frozenset(bone) for bone in MPI_INF_3DHP.bones} == edges
     assert len(edges) == 16
     assert MPI_INF_3DHP.root == 14

@@ -123,7 +123,14 @@ def test_twenty_kills_at_random_moments_some_while_saving(data, tmp_path, uninte
     for _ in range(60):
         more = ["--save-every", "0.0001"]  # every 6 ms: nearly always saving
         if (folder / LATEST).exists():
-            arguments = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder, *more]
+            arguments = [
+                "--config",
+                data / "stage2.yaml",
+                "--resume",
+                "--checkpoint",
+                folder,
+                *more,
+            ]
         else:
             arguments = flags(data, folder, *more)
         pid = fork_train(*arguments)
@@ -220,7 +227,7 @@ def test_moving_average_is_evaluated_and_saved_beside_the_weights(data, tmp_path
     assert "ema/mpjpe" in history[-1]
     average = checkpoint["training"]["ema"]["lifter.embed.weight"]
     assert not torch.equal(average, checkpoint["model"]["embed.weight"])
-    status, out, errors = run_train(
+    status, _, errors = run_train(
         *("--eval-only", "--checkpoint", folder, "--checkpoint-file", BEST_EMA),
         *("--report", tmp_path / "report.json"),
     )
@@ -249,9 +256,7 @@ def test_bad_numbers_stop_before_the_step_and_keep_the_checkpoint(data, tmp_path
     bad = tmp_path / "bad"
     bad.mkdir()
     torch.save(checkpoint, bad / LATEST)
-    status, _, errors = run_train(
-        "--config", data / "stage2.yaml", "--resume", "--checkpoint", bad
-    )
+    status, _, errors = run_train("--config", data / "stage2.yaml", "--resume", "--checkpoint", bad)
     assert status == 2
     assert "epoch 2, step 1" in errors
     assert "nan" in errors

@@ -1,4 +1,4 @@
-"""Helpers for tests that train: a tiny data set and command lines run in this or a forked process."""
+"""For tests that train: a tiny data set, and command lines run here or in a forked process."""
 
 import io
 import json

@@ -87,10 +87,9 @@ class Exchange(nn.Module):
         xs = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
         fused = []
         for paths in self.fuse_layers:
-            total = paths[0](xs[0])
-            for path, x in zip(paths[1:], xs[1:], strict=True):
-                total = total + path(x)
-            fused.append(F.relu(total))
+            assert isinstance(paths, nn.ModuleList)
+            parts = [path(x) for path, x in zip(paths, xs, strict=True)]
+            fused.append(F.relu(sum(parts[1:], parts[0])))
         return fused
 
 

@@ -160,8 +160,7 @@ def _settle(
     kept: list[Any] = []
     people: list[np.ndarray] = []
     for pose, person in found:
-        twin = person is None or any(agreement(other, person) > SAME_PERSON for other in people)
-        if twin:
+        if person is None or any(agreement(other, person) > SAME_PERSON for other in people):
             pose.close()
         else:
             kept.append(pose)

@@ -166,8 +166,8 @@ class PersonDetector:
         sizes = found[likely, 2:4] * self._size / scale
         corners = centres - sizes / 2
         boxes = np.concatenate([corners, sizes], axis=1)
-        kept = cv2.dnn.NMSBoxes(
+        chosen = cv2.dnn.NMSBoxes(
             boxes.tolist(), scores[likely].tolist(), self._threshold, self._overlap
         )
-        kept = np.asarray(kept).flatten()
+        kept = np.asarray(chosen, dtype=int).flatten()
         return np.concatenate([corners[kept], corners[kept] + sizes[kept]], 1).astype(np.float32)

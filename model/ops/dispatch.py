@@ -113,22 +113,31 @@ def bidirectional_inner(
     forward: DirectionWeights,
     backward: DirectionWeights,
     *,
+    axis: int = -2,
     backend: str = "auto",
 ) -> Tensor:
     """The inside of a bidirectional Mamba mixer, between its input and output projections.
 
     x_forward, x_backward, z: (..., L, C), any strides, all in the un-flipped order (x_forward may
-    be x_backward). The backward direction runs from the last step to the first. Each direction:
-    causal conv, SiLU, dt, B and C from x, softplus, scan. Returns 0.5 (y_f + y_b) SiLU(z).
+    be x_backward); L is at `axis`. The backward direction runs from the last step to the first.
+    Each direction: causal conv, SiLU, dt, B and C from x, softplus, scan. Returns
+    0.5 (y_f + y_b) SiLU(z).
     Under autocast it computes in float32: a state summed over long memory needs it.
     """
     if torch.is_autocast_enabled(z.device.type):
         with torch.autocast(z.device.type, enabled=False):
-            x_forward, x_backward, z = x_forward.float(), x_backward.float(), z.float()
-            return bidirectional_inner(x_forward, x_backward, z, forward, backward, backend=backend)
+            inputs = (x.float() for x in (x_forward, x_backward, z))
+            return bidirectional_inner(*inputs, forward, backward, axis=axis, backend=backend)
     name, _ = resolve_backend(backend, z.device, z.dtype)
+    same = x_backward is x_forward  # one tensor has one gradient
+    x_forward, x_backward, z = (x.transpose(axis, -2) for x in (x_forward, x_backward, z))
+    if same:
+        x_backward = x_forward
+    inputs = x_forward, x_backward, z, forward, backward
     if name == "c":
-        return native.inner_native(x_forward, x_backward, z, forward, backward)
-    if name == "mamba_ssm":
-        return upstream.inner_upstream(x_forward, x_backward, z, forward, backward)
-    return inner_composed(x_forward, x_backward, z, forward, backward, _SCANS[name])
+        y = native.inner_native(*inputs)
+    elif name == "mamba_ssm":
+        y = upstream.inner_upstream(*inputs)
+    else:
+        y = inner_composed(*inputs, _SCANS[name])
+    return y.transpose(axis, -2)

@@ -1,6 +1,6 @@
 """The compiled kernels' C interface: structures, argument types, thread count.
 
-The structures are field for field those of csrc/inner.h and csrc/scan_op.h.
+The structures are field for field those of csrc/inner.h, scan_op.h and block.h.
 """
 
 import ctypes
@@ -58,6 +58,22 @@ Scan = _structure(
 )  # fmt: skip
 ScanGrads = _structure("ScanGrads", u=View, delta=View, B=View, C=View, weights=Weights)
 
+_GRAPH = (
+    "norm_weight", "norm_bias", "own", "own_bias", "neighbours", "neighbours_bias",
+    "bn_weight", "bn_bias", "bn_mean", "bn_var",
+)  # fmt: skip
+_BLOCK = (
+    "norm1_weight", "norm1_bias", "in_proj", "out_proj", "norm2_weight", "norm2_bias",
+    "fc1", "fc1_bias", "fc2", "fc2_bias",
+)  # fmt: skip
+GraphWeights = _structure("GraphWeights", **dict.fromkeys(_GRAPH, _pointer))
+Block = _structure(
+    "Block",
+    shape=Shape, x=View, out=View, **dict.fromkeys(_BLOCK, _pointer), weights=Weights * 2,
+    graph=GraphWeights * 2, adjacency=_pointer, hidden=_int, reversed=_int * 2,
+    norm_eps=ctypes.c_float, graph_eps=ctypes.c_float,
+)  # fmt: skip
+
 
 def view(x: Tensor) -> ctypes.Structure:
     """x: (outer, inner, L, C) or (rows, L, C) with contiguous channels."""
@@ -88,9 +104,11 @@ def open_library() -> ctypes.CDLL:
     """The library, with its functions declared. Raises KernelUnavailable, AttributeError."""
     library = load_library()
     library.mdtf_lanes.restype = library.mdtf_max_chunk.restype = _int
+    library.mdtf_max_joints.restype = _int
     library.mdtf_kept_floats.restype = _int
     library.mdtf_kept_floats.argtypes = [_pointer]
-    for forward in (library.mdtf_inner_forward, library.mdtf_scan_forward):
+    forwards = (library.mdtf_inner_forward, library.mdtf_scan_forward, library.mdtf_block_forward)
+    for forward in forwards:
         forward.argtypes = [_pointer, _int]
     for backward in (library.mdtf_inner_backward, library.mdtf_scan_backward):
         backward.argtypes = [_pointer, _pointer, _int]

@@ -58,13 +58,13 @@ def _load_and_check() -> str | None:
 
 
 # --- shapes ---------------------------------------------------------------------------------------
-def _dense_channels(x: Tensor) -> Tensor:
+def dense_channels(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _like(x: Tensor) -> Tensor:
+def like(x: Tensor) -> Tensor:
     """Uninitialised and dense, its dimensions in memory in x's order but channels innermost."""
-    return torch.empty_like(_dense_channels(x))
+    return torch.empty_like(dense_channels(x))
 
 
 def _kept_floats(x: Tensor, states: int) -> int:
@@ -114,9 +114,9 @@ def _inner_forward(
 ) -> tuple[Tensor, Tensor]:
     """The output, and (if `keep`) the states that the backward starts its chunks from."""
     x_backward = x_forward if x_backward is None else x_backward
-    x_forward, x_backward, z = map(_dense_channels, (x_forward, x_backward, z))
+    x_forward, x_backward, z = map(dense_channels, (x_forward, x_backward, z))
     weights = [w.contiguous() for w in weights]
-    out, states = _like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
+    out, states = like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
     struct = _inner_struct(x_forward, x_backward, z, weights, out, states)
     c.call(loaded().mdtf_inner_forward, struct)
     return out, states
@@ -124,12 +124,12 @@ def _inner_forward(
 
 @_inner_forward.register_fake
 def _(x_forward, x_backward, z, weights, keep):
-    return _like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
+    return like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
 
 
 def _inner_gradients(x_forward, x_backward, z, weights) -> list[Tensor]:
     inputs = [x for x in (x_forward, x_backward, z) if x is not None]
-    return [_like(x) for x in inputs] + [
+    return [like(x) for x in inputs] + [
         torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights
     ]
 
@@ -150,7 +150,7 @@ def _inner_backward(
     grad_x = grads[: 1 if x_backward is None else 2]
     grad_z, *grad_weights = grads[len(grad_x) :]
     x_backward = x_forward if x_backward is None else x_backward
-    grad, x_forward, x_backward, z = map(_dense_channels, (grad, x_forward, x_backward, z))
+    grad, x_forward, x_backward, z = map(dense_channels, (grad, x_forward, x_backward, z))
     struct = _inner_struct(
         x_forward, x_backward, z, [w.contiguous() for w in weights], grad, states
     )
@@ -188,6 +188,33 @@ _inner_forward.register_autograd(_inner_autograd, setup_context=_inner_context)
 _inner_backward.register_autograd(_no_second_derivative)
 
 
+def check_tensors(x: Tensor, shapes: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
+    """The kernels trust sizes and types: raise ValueError where they are not as they should be."""
+    for name, (tensor, size) in shapes.items():
+        if tensor.dtype != torch.float32 or tensor.device != x.device or tensor.shape != size:
+            raise ValueError(
+                f"{name}: the C scan wants float32 {tuple(size)} on {x.device}, this is"
+                f" {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            )
+
+
+def check_direction(x: Tensor, weights: DirectionWeights) -> None:
+    channels, states = x.shape[-1], weights.A.shape[-1]
+    taps, rank = weights.conv_weight.shape[-1], weights.dt_proj.shape[-1]
+    if taps > MAX_TAPS:
+        raise ValueError(f"the C scan takes up to {MAX_TAPS} taps, not {taps}; use backend 'torch'")
+    sizes = DirectionWeights(
+        conv_weight=(channels, 1, taps),
+        conv_bias=(channels,),
+        x_proj=(rank + 2 * states, channels),
+        dt_proj=(channels, rank),
+        dt_bias=(channels,),
+        A=(channels, states),
+        D=(channels,),
+    )
+    check_tensors(x, dict(zip(weights._fields, zip(weights, sizes, strict=True), strict=True)))
+
+
 def inner_native(
     x_forward: Tensor,
     x_backward: Tensor,
@@ -196,9 +223,9 @@ def inner_native(
     backward: DirectionWeights,
 ) -> Tensor:
     """`definition.inner_composed` by the compiled kernel."""
-    taps = forward.conv_weight.shape[-1]
-    if taps > MAX_TAPS:
-        raise ValueError(f"the C scan takes up to {MAX_TAPS} taps, not {taps}; use backend 'torch'")
+    check_tensors(z, {"x_forward": (x_forward, z.shape), "x_backward": (x_backward, z.shape)})
+    check_direction(z, forward)
+    check_direction(z, backward)
     weights = [*forward, *backward]
     xs = [_at_most_two_batch_dims(x_forward)]
     xs.append(None if x_backward is x_forward else _at_most_two_batch_dims(x_backward))
@@ -231,8 +258,8 @@ def _scan_forward(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """The output, and (if `keep`) the states that the backward starts its chunks from."""
-    u, delta, B, C = map(_dense_channels, (u, delta, B, C))
-    y, kept = _like(u), u.new_empty(_kept_floats(u, A.shape[1]) if keep else 0)
+    u, delta, B, C = map(dense_channels, (u, delta, B, C))
+    y, kept = like(u), u.new_empty(_kept_floats(u, A.shape[1]) if keep else 0)
     struct = _scan_struct(u, delta, A.contiguous(), B, C, D.contiguous(), y, kept, reverse)
     c.call(loaded().mdtf_scan_forward, struct)
     return y, kept
@@ -240,12 +267,12 @@ def _scan_forward(
 
 @_scan_forward.register_fake
 def _(u, delta, A, B, C, D, reverse, keep):
-    return _like(u), u.new_empty(_kept_floats(u, A.shape[1]) if keep else 0)
+    return like(u), u.new_empty(_kept_floats(u, A.shape[1]) if keep else 0)
 
 
 def _scan_gradients(u, delta, A, B, C, D) -> list[Tensor]:
     dense = (torch.empty_like(w, memory_format=torch.contiguous_format) for w in (A, D))
-    return [*(_like(x) for x in (u, delta, B, C)), *dense]
+    return [*(like(x) for x in (u, delta, B, C)), *dense]
 
 
 @torch.library.custom_op("mdtf::scan_backward", mutates_args=(), device_types="cpu")
@@ -264,7 +291,7 @@ def _scan_backward(
     grads = _scan_gradients(u, delta, A, B, C, D)
     if u.numel() == 0:
         return [g.zero_() for g in grads]
-    grad, u, delta, B, C = map(_dense_channels, (grad, u, delta, B, C))
+    grad, u, delta, B, C = map(dense_channels, (grad, u, delta, B, C))
     struct = _scan_struct(u, delta, A.contiguous(), B, C, D.contiguous(), grad, kept, reverse)
     *views, grad_A, grad_D = grads
     weights = c.Weights(A=grad_A.data_ptr(), D=grad_D.data_ptr())
@@ -309,6 +336,19 @@ def scan_native(
     reverse: bool = False,
 ) -> Tensor:
     """`definition.scan_sequential` by the compiled kernel; A must not be positive."""
+    channels, states = A.shape
+    per_step = (*u.shape[:-1], states)
+    check_tensors(
+        u,
+        {
+            "u": (u, (*u.shape[:-1], channels)),
+            "delta": (delta, u.shape),
+            "B": (B, per_step),
+            "C": (C, per_step),
+            "A": (A, A.shape),
+            "D": (D, (channels,)),
+        },
+    )
     u_, delta, B, C = map(_at_most_two_batch_dims, (u, delta, B, C))
     keep = _needs_grad(u_, delta, A, B, C, D)
     y, _ = torch.ops.mdtf.scan_forward(u_, delta, A, B, C, D, reverse, keep)

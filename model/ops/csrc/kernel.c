@@ -6,6 +6,7 @@
  *
  * Every function returns 0, or OUT_OF_MEMORY having written nothing of use.
  */
+#include "block.h"
 #include "inner_backward.h"
 #include "scan_op.h"
 
@@ -178,6 +179,37 @@ EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t th
         grads->weights.D[c] = total.D[c];
         for (int64_t n = 0; n < s->states; n++)
             grads->weights.A[c * s->states + n] = total.A[n * p.channels + c];
+    }
+    free(memory);
+    return DONE;
+}
+
+EXPORT int64_t mdtf_max_joints(void) { return MAX_JOINTS; }
+
+EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
+    const Shape *s = &in->shape;
+    const Padded p = padded_sizes(s);
+    const int64_t rows = s->outer * s->inner, parts = smaller(threads, rows);
+    if (rows == 0 || s->length == 0) return DONE;
+
+    Arena measure = {0};
+    take_packed_block(&measure, in, &p);
+    const size_t weight_floats = measure.used;
+    take_block_scratch(&measure, in, &p);
+    const size_t part_floats = measure.used - weight_floats;
+    float *memory = allocate_zeroed(weight_floats + part_floats * parts);
+    if (!memory) return OUT_OF_MEMORY;
+
+    Arena shared = {memory, 0};
+    const PackedBlock w = take_packed_block(&shared, in, &p);
+    pack_block(in, &p, &w);
+    const int64_t group = block_group(in);
+    FOR_EACH_PART {
+        Arena own = {memory + weight_floats + part_floats * part, 0};
+        BlockScratch scratch = take_block_scratch(&own, in, &p);
+        const int64_t end = part_start(rows, part + 1, parts);
+        for (int64_t row = part_start(rows, part, parts); row < end; row += group)
+            block_forward_group(in, &p, &w, row, smaller(group, end - row), &scratch);
     }
     free(memory);
     return DONE;

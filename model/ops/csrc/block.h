@@ -1,0 +1,239 @@
+/* A whole residual block for inference, row tiles and sequences in cache throughout:
+ *
+ *   x += out_proj(inner(graph_f(LN(x)), graph_b(LN(x)), z))       x += MLP(LN(x))
+ *
+ * BatchNorm is folded to one multiply-add. Weights are repacked at every call, which costs less
+ * than a hundredth of it, and can never be out of date.
+ */
+#pragma once
+#include "inner.h"
+
+enum { ROW_TILE = 48, MAX_JOINTS = 64 };
+
+typedef struct {
+    const float *norm_weight, *norm_bias;                       /* (channels) */
+    const float *own, *own_bias, *neighbours, *neighbours_bias; /* U and V: (channels, channels) */
+    const float *bn_weight, *bn_bias, *bn_mean, *bn_var;        /* (joints) */
+} GraphWeights;
+
+typedef struct {
+    Shape shape; /* channels a multiple of LANES; with a graph, the length is the joints' number */
+    View x, out; /* may not overlap */
+    const float *norm1_weight, *norm1_bias, *in_proj, *out_proj; /* (2c, c), (c, c) */
+    const float *norm2_weight, *norm2_bias;
+    const float *fc1, *fc1_bias, *fc2, *fc2_bias; /* (hidden, c), (c, hidden) */
+    Weights weights[DIRECTIONS];
+    GraphWeights graph[DIRECTIONS]; /* norm_weight NULL: no graph convolution there */
+    const float *adjacency;         /* (joints, joints), normalised */
+    int64_t hidden;                 /* a multiple of LANES */
+    int64_t reversed[DIRECTIONS];   /* whether the BatchNorm's joints are in the reversed order */
+    float norm_eps, graph_eps;      /* of the block's LayerNorms; of the graph's LN and BN */
+} Block;
+
+typedef struct {
+    float *in_proj, *out_proj, *fc1, *fc2; /* packed */
+    float *graph[DIRECTIONS];              /* V and U side by side, packed; NULL without graph */
+    float *scale[DIRECTIONS], *shift[DIRECTIONS]; /* (joints): BatchNorm */
+    Packed direction[DIRECTIONS];
+} PackedBlock;
+
+static PackedBlock take_packed_block(Arena *arena, const Block *in, const Padded *p) {
+    const int64_t c = in->shape.channels;
+    PackedBlock w = {0};
+    w.in_proj = take(arena, 2 * c * c);
+    w.out_proj = take(arena, c * c);
+    w.fc1 = take(arena, in->hidden * c);
+    w.fc2 = take(arena, in->hidden * c);
+    for (int d = 0; d < DIRECTIONS; d++) {
+        w.direction[d] = take_packed(arena, &in->shape, p, 1);
+        if (!in->graph[d].norm_weight) continue;
+        w.graph[d] = take(arena, 2 * c * c);
+        w.scale[d] = take(arena, in->shape.length);
+        w.shift[d] = take(arena, in->shape.length);
+    }
+    return w;
+}
+
+static void pack_block(const Block *in, const Padded *p, const PackedBlock *w) {
+    const int64_t c = in->shape.channels, joints = in->shape.length;
+    pack_panels(in->in_proj, in->in_proj + c * c, c, c, w->in_proj);
+    pack_panels(in->out_proj, NULL, c, c, w->out_proj);
+    pack_panels(in->fc1, NULL, in->hidden, c, w->fc1);
+    pack_panels(in->fc2, NULL, c, in->hidden, w->fc2);
+    for (int d = 0; d < DIRECTIONS; d++) {
+        pack(&in->shape, p, &in->weights[d], &w->direction[d]);
+        const GraphWeights *g = &in->graph[d];
+        if (!g->norm_weight) continue;
+        pack_panels(g->neighbours, g->own, c, c, w->graph[d]);
+        for (int64_t j = 0; j < joints; j++) {
+            int64_t k = in->reversed[d] ? joints - 1 - j : j;
+            w->scale[d][j] = g->bn_weight[k] / sqrtf(g->bn_var[k] + in->graph_eps);
+            w->shift[d][j] = g->bn_bias[k] - g->bn_mean[k] * w->scale[d][j];
+        }
+    }
+}
+
+typedef struct {
+    Stage stage;
+    float *xz;                /* (group, length, 2 channels) */
+    float *graph[DIRECTIONS]; /* (group, length, channels) */
+    float *y;                 /* (group, length, channels) */
+    float *x, *normed;        /* (tile, channels) */
+    float *wide;              /* (tile, max(hidden, 2 channels)) */
+} BlockScratch;
+
+/* Sequences worked off together: short ones fill a tile. */
+INLINE int64_t block_group(const Block *in) {
+    int64_t group = ROW_TILE / (in->shape.length ? in->shape.length : 1);
+    return group ? group : 1;
+}
+
+/* With a graph a tile is a whole number of frames. */
+INLINE int64_t block_tile(const Block *in) {
+    int64_t rows = block_group(in) * in->shape.length;
+    return in->adjacency || rows < ROW_TILE ? rows : ROW_TILE;
+}
+
+static BlockScratch take_block_scratch(Arena *arena, const Block *in, const Padded *p) {
+    const int64_t c = in->shape.channels, tile = block_tile(in);
+    const int64_t rows = block_group(in) * in->shape.length;
+    BlockScratch b = {0};
+    b.stage = take_stage(arena, &in->shape, p, 0);
+    b.xz = take(arena, rows * 2 * c);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].norm_weight) b.graph[d] = take(arena, rows * c);
+    b.y = take(arena, rows * c);
+    b.x = take(arena, tile * c);
+    b.normed = take(arena, tile * c);
+    b.wide = take(arena, tile * (in->hidden > 2 * c ? in->hidden : 2 * c));
+    return b;
+}
+
+/* Each row to mean 0 and variance 1, then scaled and shifted; rows may be strided. */
+static void layer_norm(int64_t rows, int64_t channels, const float *x, int64_t x_row,
+                       const float *weight, const float *bias, float eps, float *y) {
+    for (int64_t first = 0; first < rows; first += LANES) {
+        int64_t count = smaller(LANES, rows - first);
+        vec sums[LANES] = {0}, squares[LANES] = {0};
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t c = 0; c < channels; c += LANES)
+                sums[i] += load(x + (first + i) * x_row + c);
+        vec mean = lane_sums(sums) / (float)channels;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t c = 0; c < channels; c += LANES) {
+                vec centred = load(x + (first + i) * x_row + c) - mean[i];
+                squares[i] += centred * centred;
+            }
+        vec variance = lane_sums(squares) / (float)channels + eps;
+        for (int64_t i = 0; i < count; i++) {
+            float scale = 1.0f / sqrtf(variance[i]), m = mean[i];
+            for (int64_t c = 0; c < channels; c += LANES)
+                store(y + (first + i) * channels + c,
+                      (load(x + (first + i) * x_row + c) - m) * scale * load(weight + c) +
+                          load(bias + c));
+        }
+    }
+}
+
+/* x Φ(x), exact to float32: 1 - Φ(a √2) = exp(-a²) P(t) / 2 with t = 1 / (1 + 0.45 a), the form of
+ * Abramowitz & Stegun 7.1.26, P of degree 7 instead of 5 (4e-9 instead of 1.5e-7: over the blocks
+ * of a model that one shows). */
+INLINE vec gelu(vec x) {
+    vec a = abs_vec(x) * 0.70710678118654752f, t = 1.0f / (1.0f + 0.45f * a);
+    vec p = splat(0.09195892478f);
+    p = p * t - 0.491321818f;
+    p = p * t + 0.8519405055f;
+    p = p * t - 0.3706230136f;
+    p = p * t + 0.4573170403f;
+    p = p * t + 0.2018374862f;
+    p = p * t + 0.258890871f;
+    vec tail = 0.5f * x * p * t * exp2_vec(a * a * -LOG2_E); /* x (1 - Φ(|x|)) */
+    return select_vec(x < 0.0f, tail, x - tail);
+}
+
+/* relu(x + BN(Â V x + U x)), x the normalised input; whole frames of `joints` rows. */
+static void graph_convolution(const Block *in, const PackedBlock *w, int direction, int64_t rows,
+                              const float *x, int64_t x_row, float *normed, float *wide,
+                              float *out) {
+    const GraphWeights *g = &in->graph[direction];
+    const int64_t c = in->shape.channels, joints = in->shape.length;
+    layer_norm(rows, c, x, x_row, g->norm_weight, g->norm_bias, in->graph_eps, normed);
+    gemm_packed(rows, c, 2 * c, (Strided){normed, c, 1}, w->graph[direction], wide, 2 * c, 0);
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t j = row % joints;
+        const float *frame = wide + (row - j) * 2 * c, *adjacency = in->adjacency + j * joints;
+        int64_t neighbours[MAX_JOINTS], count = 0;
+        float total = 0; /* of Â's row: what V's bias is multiplied with */
+        for (int64_t k = 0; k < joints; k++)
+            if (adjacency[k] != 0) {
+                neighbours[count++] = k;
+                total += adjacency[k];
+            }
+        for (int64_t i = 0; i < c; i += LANES) {
+            vec mixed = load(wide + row * 2 * c + c + i) + load(g->own_bias + i) +
+                        load(g->neighbours_bias + i) * total;
+            for (int64_t n = 0; n < count; n++)
+                mixed += load(frame + neighbours[n] * 2 * c + i) * adjacency[neighbours[n]];
+            vec y = load(normed + row * c + i) + mixed * w->scale[direction][j] +
+                    w->shift[direction][j];
+            store(out + row * c + i, max_vec(y, splat(0.0f)));
+        }
+    }
+}
+
+/* Row `row` of a group that starts at sequence `first`. */
+INLINE float *group_row(const View *view, const Shape *s, int64_t first, int64_t row) {
+    Rows rows = rows_of(view, s, first + row / s->length, 0);
+    return rows.first + row % s->length * rows.stride;
+}
+
+/* Sequences [first, first + count). */
+static void block_forward_group(const Block *in, const Padded *p, const PackedBlock *w,
+                                int64_t first, int64_t count, const BlockScratch *b) {
+    const Shape *s = &in->shape;
+    const int64_t c = s->channels, rows = count * s->length, tile = block_tile(in);
+    const size_t row_bytes = c * sizeof(float);
+
+    for (int64_t start = 0; start < rows; start += tile) {
+        int64_t n = smaller(tile, rows - start);
+        for (int64_t r = 0; r < n; r++)
+            memcpy(b->x + r * c, group_row(&in->x, s, first, start + r), row_bytes);
+        layer_norm(n, c, b->x, c, in->norm1_weight, in->norm1_bias, in->norm_eps, b->normed);
+        float *xz = b->xz + start * 2 * c;
+        gemm_packed(n, c, 2 * c, (Strided){b->normed, c, 1}, w->in_proj, xz, 2 * c, 0);
+        for (int d = 0; d < DIRECTIONS; d++)
+            if (b->graph[d])
+                graph_convolution(in, w, d, n, xz, 2 * c, b->normed, b->wide,
+                                  b->graph[d] + start * c);
+    }
+
+    Inner inner = {.shape = *s, .states = NULL};
+    inner.shape.outer = 1;
+    inner.shape.inner = count;
+    for (int d = 0; d < DIRECTIONS; d++)
+        inner.x[d] = b->graph[d] ? (View){b->graph[d], 0, s->length * c, c}
+                                 : (View){b->xz, 0, s->length * 2 * c, 2 * c};
+    inner.z = (View){b->xz + c, 0, s->length * 2 * c, 2 * c};
+    inner.out = (View){b->y, 0, s->length * c, c};
+    for (int64_t i = 0; i < count; i++)
+        inner_forward_row(&inner, p, w->direction, i, &b->stage);
+
+    for (int64_t start = 0; start < rows; start += tile) {
+        int64_t n = smaller(tile, rows - start);
+        for (int64_t r = 0; r < n; r++)
+            memcpy(b->x + r * c, group_row(&in->x, s, first, start + r), row_bytes);
+        gemm_packed(n, c, c, (Strided){b->y + start * c, c, 1}, w->out_proj, b->x, c, 1);
+        layer_norm(n, c, b->x, c, in->norm2_weight, in->norm2_bias, in->norm_eps, b->normed);
+        gemm_packed(n, c, in->hidden, (Strided){b->normed, c, 1}, w->fc1, b->wide, in->hidden, 0);
+        for (int64_t r = 0; r < n; r++) {
+            float *row = b->wide + r * in->hidden;
+            for (int64_t i = 0; i < in->hidden; i += LANES)
+                store(row + i, gelu(load(row + i) + load(in->fc1_bias + i)));
+            for (int64_t i = 0; i < c; i += LANES)
+                store(b->x + r * c + i, load(b->x + r * c + i) + load(in->fc2_bias + i));
+        }
+        gemm_packed(n, in->hidden, c, (Strided){b->wide, in->hidden, 1}, w->fc2, b->x, c, 1);
+        for (int64_t r = 0; r < n; r++)
+            memcpy(group_row(&in->out, s, first, start + r), b->x + r * c, row_bytes);
+    }
+}

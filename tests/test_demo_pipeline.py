@@ -1,0 +1,429 @@
+"""Videos in, files out: reading in sections, films, live, the command line and the Python API."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import demo.vis
+from demo.detection import detect_people, sections
+from demo.detectors import Choice
+from demo.film import write_film
+from demo.live import SlidingLifter, run_live
+from demo.pipeline import VideoLifter
+from demo.poses import Poses
+from demo.render import Room, SideBySide, View, draw_2d
+from demo.video import Film, Video, find_video
+from lib.checkpoint import save_checkpoint
+from lib.config import make_config
+from lib.errors import UserError
+from lib.keypoints import COCO_17, H36M_17
+from lib.skeleton import H36M
+from model.build import build_bone_aware, build_lifter
+
+ROOT = Path(__file__).parents[1]
+MEDIA = ROOT.parent / "shared" / "media" / "video_juggle.mp4"
+
+
+def make_video(path: Path, frames: int, size=(160, 120), fps: float = 25.0) -> Path:
+    """Frames that show their number: bit b of it is a white block in column b."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+    assert writer.isOpened()
+    for number in range(frames):
+        image = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+        for bit in range(10):
+            if number >> bit & 1:
+                image[:60, 16 * bit : 16 * bit + 16] = 255
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def number_in(frame: np.ndarray) -> int:
+    return sum(1 << bit for bit in range(10) if frame[30, 16 * bit + 8].mean() > 128)
+
+
+class Reader:
+    """A "detector" that finds one person at x = the frame's number."""
+
+    layout = COCO_17
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self.delay = delay
+
+    def __call__(self, frames):
+        for frame in frames:
+            time.sleep(self.delay)
+            person = np.full((1, 17, 3), 0.5, dtype=np.float32)
+            person[0, :, 0] = number_in(frame) + np.arange(17)
+            person[0, :, 1] = 10 + np.arange(17) ** 1.5
+            yield person
+
+
+class FlatLifter:
+    """Lifts to the picture's plane."""
+
+    n_frames = 9
+
+    def lift(self, clips: np.ndarray) -> np.ndarray:
+        return np.concatenate([clips[..., :2], np.zeros_like(clips[..., :1])], axis=-1)
+
+
+def some_poses(frames: int, size: tuple[int, int], people: int = 1) -> Poses:
+    rng = np.random.default_rng(0)
+    flat = rng.random((people, frames, 17, 3)).astype(np.float32) * [*size, 1]
+    world = rng.normal([0, 0, 900], 400, (people, frames, 17, 3)).astype(np.float32)
+    camera = world - world[:, :, :1]
+    return Poses(np.arange(people) + 1, flat, camera, world, 25.0, size, 0.0)
+
+
+# --- Reading --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_sections_see_every_frame_once_and_in_order(tmp_path, monkeypatch, workers):
+    path = make_video(tmp_path / "count.mp4", 200)
+    monkeypatch.setattr("demo.detection.usable_cores", lambda: workers)
+    calls = []
+    people, layout = detect_people(
+        str(path), Choice(Reader, sections=True), lambda: calls.append(1)
+    )
+    assert [int(found[0, 0, 0]) for found in people] == list(range(200))
+    assert len(calls) == 200 and layout is COCO_17
+
+
+@pytest.mark.parametrize("claimed", [0, 130, 900])
+def test_a_file_that_is_wrong_about_its_length_is_read_whole(tmp_path, monkeypatch, claimed):
+    path = make_video(tmp_path / "count.mp4", 200)
+    monkeypatch.setattr("demo.detection.usable_cores", lambda: 2)
+    opened = Video.__init__
+
+    def lying(self, source):
+        opened(self, source)
+        self.count = claimed
+
+    monkeypatch.setattr(Video, "__init__", lying)
+    people, _ = detect_people(str(path), Choice(Reader, sections=True))
+    assert [int(found[0, 0, 0]) for found in people] == list(range(200))
+
+
+def test_sections_cover_all():
+    assert sections(0, 4) == [(0, None)]
+    assert sections(90, 4) == [(0, None)]
+    assert sections(1000, 2) == [(0, 500), (500, None)]
+    assert sections(200, 8) == [(0, 66), (66, 133), (133, None)]
+
+
+def test_what_is_no_video_is_told(tmp_path):
+    for name, content in (("empty.mp4", b""), ("noise.mp4", os.urandom(4000))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="no frame can be read"):
+            Video(str(tmp_path / name))
+    with pytest.raises(UserError, match="nor in demo/video/"):
+        find_video("no_such_video.mp4")
+    with pytest.raises(UserError, match="no such camera"):
+        Video(97)
+
+
+def test_a_truncated_video_is_read_as_far_as_it_goes(tmp_path):
+    """The beginning of an AVI, whose index is at its end."""
+    path = str(tmp_path / "whole.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    for _ in range(60):
+        writer.write(np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8))
+    writer.release()
+    whole = Path(path).read_bytes()
+    (tmp_path / "half.avi").write_bytes(whole[: len(whole) // 2])
+    with Video(str(tmp_path / "half.avi")) as video:
+        assert 20 < sum(1 for _ in video.frames()) < 40
+
+
+def test_a_video_filmed_upright_is_read_upright(tmp_path):
+    if not shutil.which("ffmpeg"):
+        pytest.skip("needs ffmpeg")
+    path, turned = make_video(tmp_path / "flat.mp4", 5), tmp_path / "turned.mp4"
+    flags = ("-c", "copy", "-metadata:s:v", "rotate=90")
+    command = ["ffmpeg", "-loglevel", "error", "-i", path, *flags, turned]
+    subprocess.run(command, check=True)
+    tags = subprocess.run(["ffprobe", "-show_streams", turned], capture_output=True, text=True)
+    if "rotation=" not in tags.stdout:
+        pytest.skip("this ffmpeg writes no rotation")
+    with Video(str(turned)) as video:
+        assert video.size == (120, 160)
+
+
+# --- Films ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(320, 180), (180, 320), (61, 47), (1500, 1300)])
+@pytest.mark.parametrize("people", [1, 2])
+def test_a_film_has_every_frame_at_the_right_rate(tmp_path, size, people):
+    frames = [np.full((size[1], size[0], 3), 90, np.uint8) for _ in range(7)]
+    poses = some_poses(7, size, people)
+    write_film(tmp_path / "film.mp4", frames, poses, View(turning=True))
+    with Video(str(tmp_path / "film.mp4")) as film:
+        assert film.fps == pytest.approx(25)
+        shown = list(film.frames())
+    assert len(shown) == 7
+    height, width = shown[0].shape[:2]
+    assert height % 2 == 0 and width % 2 == 0 and 360 <= height <= 1080
+    # Left the picture in its own proportions, right the room.
+    left = SideBySide(poses, View())._left
+    assert left[0] / left[1] == pytest.approx(size[0] / size[1], rel=0.02) and width > left[0]
+    assert list(tmp_path.iterdir()) == [tmp_path / "film.mp4"]
+
+
+def test_without_ffmpeg_opencv_writes_the_film(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+    frames = [np.full((120, 160, 3), 90, np.uint8)] * 5
+    codec = write_film(tmp_path / "film.mp4", frames, some_poses(5, (160, 120)), View())
+    assert "OpenCV" in codec
+    with Video(str(tmp_path / "film.mp4")) as film:
+        assert sum(1 for _ in film.frames()) == 5
+
+
+@pytest.mark.parametrize("ffmpeg", [True, False])
+def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatch, ffmpeg):
+    if ffmpeg and not shutil.which("ffmpeg"):
+        pytest.skip("needs ffmpeg")
+    if not ffmpeg:
+        monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"the old one")
+    with pytest.raises(RuntimeError, match="on purpose"), Film(path, (64, 48), 25.0) as film:
+        film.write(np.zeros((48, 64, 3), np.uint8))
+        raise RuntimeError("on purpose")
+    assert path.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_room_shows_what_is_nearer_larger_and_up_above():
+    room = Room(np.array([0.0, 0, 900]), 1000.0, (400, 400), View(0.0, turning=False))
+    pixels, depth = room.project(np.array([[0, 0, 900], [0, 0, 1500], [500, 0, 900]]), 0.0)
+    np.testing.assert_allclose(pixels[0], [200, 200])
+    assert pixels[1, 1] < pixels[0, 1] and pixels[2, 0] > pixels[0, 0]
+    # From behind, right is left.
+    turned, _ = room.project(np.array([[500.0, 0, 900]]), 180.0)
+    assert turned[0, 0] < 200
+    points = np.array([[-500.0, -500, 900], [500, -500, 900], [-500, 500, 900], [500, 500, 900]])
+    pixels, depth = room.project(points, 0.0)
+    assert pixels[1, 0] - pixels[0, 0] > pixels[3, 0] - pixels[2, 0]  # y away: farther, smaller
+    assert depth[2] > depth[0]
+
+
+def test_keypoints_far_outside_the_picture_do_no_harm():
+    frame = np.zeros((100, 100, 3), np.uint8)
+    draw_2d(frame, np.full((17, 3), 1e7), "1")
+    draw_2d(frame, np.full((17, 3), -1e7), "1")
+
+
+def test_colours_are_those_of_the_skeleton():
+    frame = np.zeros((200, 200, 3), np.uint8)
+    keypoints = np.full((17, 3), [50.0, 50, 1])
+    elbow, wrist = H36M.index("left_elbow"), H36M.index("left_wrist")
+    keypoints[elbow, :2], keypoints[wrist, :2] = [100, 20], [100, 180]
+    draw_2d(frame, keypoints)
+    assert tuple(frame[150, 100, ::-1]) == H36M.colors[wrist]
+    keypoints[wrist, 2] = 0
+    draw_2d(frame, keypoints)
+    assert tuple(frame[150, 100]) == (170, 170, 170)
+
+
+# --- Live -----------------------------------------------------------------------------------
+
+
+def test_live_drops_frames_rather_than_lagging(tmp_path):
+    path = make_video(tmp_path / "count.mp4", 60, fps=100)
+    report = run_live(
+        str(path), Reader(delay=0.05), FlatLifter(), View(),
+        window=False, film_path=tmp_path / "live.mp4",
+    )  # fmt: skip
+    assert report.shown >= 1 and report.shown + report.dropped == 60
+    assert len(report.latencies) == report.shown
+    with Video(str(tmp_path / "live.mp4")) as film:
+        assert sum(1 for _ in film.frames()) == report.shown
+
+
+def test_the_sliding_window_keeps_time_though_frames_were_dropped():
+    """Keypoints that move 1 px a frame, seen every third frame: the window has all of them."""
+    seen = []
+
+    class Recording(FlatLifter):
+        def lift(self, clips):
+            seen.append(clips)
+            return super().lift(clips)
+
+    sliding = SlidingLifter(Recording(), size=(200, 100), fps=25.0, smooth=False)
+    base = np.random.default_rng(0).random((17, 3)) * [50, 50, 1]
+    for number in range(0, 31, 3):
+        sliding(base + np.array([number, 0, 0]), number / 25)
+    x = (seen[-1][0, :, 4, 0] + 1) * 100 - base[4, 0]
+    np.testing.assert_allclose(x, np.arange(22, 31), atol=1e-4)
+    # After a long absence the past no longer counts.
+    sliding(base, 100.0)
+    np.testing.assert_allclose((seen[-1][0, :, 4, 0] + 1) * 100, base[4, 0], atol=1e-4)
+
+
+# --- The whole of it ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Random weights of a small model: the plumbing is tested here, not the poses."""
+    torch.manual_seed(0)
+    training = {"learning_rate": 1e-3, "batch_size": 1, "epochs": 1}
+    first = make_config({**training, "channel": 16, "st_depth": 2, "n_frames": 9}, "test", 1)
+    second = make_config({**training, "channel": 16, "st_depth": 2, "n_frames": 9}, "test", 2)
+    path = tmp_path_factory.mktemp("run") / "best_epoch.pth.tr"
+    contents = {
+        "model": build_lifter(second).state_dict(),
+        "bone_aware": build_bone_aware(first).state_dict(),
+        "config": second.as_dict(),
+        "epoch": 1,
+    }
+    save_checkpoint(path, contents)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lifter(checkpoint) -> VideoLifter:
+    return VideoLifter.from_checkpoint(checkpoint.parent, device="cpu")
+
+
+def walking(frames: int, people: int = 1) -> np.ndarray:
+    """(P, F, 17, 3) pixels in 640 x 480."""
+    pose = np.random.default_rng(1).random((17, 3)) * [80, 200, 0.5] + np.array([100, 100, 0.5])
+    shift = np.stack([np.arange(frames), np.zeros(frames), np.zeros(frames)], axis=-1)
+    apart = np.array([250, 0, 0]) * np.arange(people)[:, None, None, None]
+    return (pose + shift[:, None] + apart).astype(np.float32)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 9, 18, 61])
+def test_poses_of_any_length(lifter, frames):
+    poses = lifter.lift_keypoints(walking(frames, 2), (640, 480), 25.0)
+    assert poses.pose_3d.shape == poses.pose_world.shape == (2, frames, 17, 3)
+    assert np.isfinite(poses.pose_world).all() and (poses.pose_3d[:, :, 0] == 0).all()
+    assert poses.confidence.min() > 0
+
+
+def test_one_scale_for_the_whole_video(lifter):
+    """The ratio of mm to the model's units is the same in every frame."""
+    keypoints = walking(20)
+    poses = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=0.0)
+    raw = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=30.0)
+    np.testing.assert_array_equal(poses.pose_3d, raw.pose_3d)
+    assert (poses.camera_pitch, raw.camera_pitch) == (0.0, 30.0)
+
+
+def test_unseen_frames_keep_their_place(lifter):
+    keypoints = walking(12)
+    keypoints[:, :3] = 0
+    poses = lifter.lift_keypoints(keypoints, (640, 480), 25.0)
+    assert poses.num_frames == 12
+    assert (poses.confidence[0, :3] == 0).all() and (poses.confidence[0, 3:] > 0).all()
+    with pytest.raises(UserError, match="nothing can be lifted"):
+        lifter.lift_keypoints(np.zeros((5, 17, 3)), (640, 480), 25.0)
+    with pytest.raises(UserError, match="wants"):
+        lifter.lift_keypoints(np.zeros((5, 26, 3)), (640, 480), 25.0)
+
+
+def vis(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "vis.py"), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_the_command_line_writes_every_format(checkpoint, tmp_path):
+    video = make_video(tmp_path / "walk.mp4", 14, size=(640, 480))
+    np.savez(tmp_path / "points.npz", keypoints=walking(14, 2), layout="h36m17")
+    done = vis(
+        *("--video", video, "--keypoints", "points.npz", "--checkpoint", checkpoint.parent),
+        *("--person", "all", "--output", "out", "--save-keypoints", "saved.json", "--smooth"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [
+        *("poses.json", "poses.npz", "walk.html", "walk.mp4", "walk_1.bvh", "walk_2.bvh"),
+    ]
+    with np.load(tmp_path / "out" / "poses.npz") as poses:
+        assert poses["pose_world"].shape == (2, 14, 17, 3)
+        assert poses["size"].tolist() == [640, 480] and float(poses["fps"]) == 25
+    saved = json.loads((tmp_path / "saved.json").read_text())
+    assert saved["layout"] == H36M_17.name and np.shape(saved["keypoints"]) == (2, 14, 17, 3)
+    with Video(str(tmp_path / "out" / "walk.mp4")) as film:
+        assert sum(1 for _ in film.frames()) == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--video", "none.mp4"], "no such file"),
+        ([], "no source"),
+        (["--keypoints", "points.npz", "--size", "wide"], "1280x720"),
+        (["--keypoints", "points.npz"], "--size 1280x720"),
+        (["--keypoints", "points.npz", "--person", "3", "--size", "640x480"], "--person 3"),
+        (["--keypoints", "points.npz", "--formats", "mp5"], "no 'mp5'"),
+        (
+            ["--keypoints", "points.npz", "--checkpoint", "no", "--size", "9x9"],
+            "no such checkpoint",
+        ),
+        (["--keypoints", "points.npz", "--camera-pitch", "up"], "--camera-pitch up"),
+        (["--keypoints", "points.npz", "--save-keypoints", "x.txt"], ".npz or .json"),
+        (["--live", "--keypoints", "points.npz"], "--live"),
+        (["--frobnicate"], "--frobnicate"),
+    ],
+)
+def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
+    np.savez(tmp_path / "points.npz", keypoints=walking(5), layout="h36m17")
+    if "--checkpoint" not in arguments:
+        arguments = [*arguments, "--checkpoint", checkpoint]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments), "--output", "out"])
+    with pytest.raises(UserError) as error:
+        demo.vis.main()
+    assert told in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_is_one_line_without_a_traceback(tmp_path):
+    done = vis("--video", "none.mp4", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: --video none.mp4: no such file")
+    assert done.stderr.count("\n") == 1
+
+
+def test_importing_the_demo_loads_nothing_heavy():
+    script = (
+        "import sys; import demo; from demo import VideoLifter, Poses;"
+        "import demo.vis as vis; heavy = {'torch', 'mediapipe'} & set(sys.modules);"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not MEDIA.exists(), reason="needs the sample video")
+def test_mediapipe_finds_the_juggler(lifter):
+    pytest.importorskip("mediapipe")
+    from demo.detectors import choose_detector
+
+    with np.load(MEDIA.with_name("keypoints_video_juggle.npz"), allow_pickle=False) as sample:
+        expected = sample["h36m17"][:20]
+    detector = choose_detector("mediapipe").make()
+    with Video(str(MEDIA)) as video:
+        frames = [frame for _, frame in zip(range(20), video.frames(), strict=False)]
+    found = np.stack([detector.layout.to_h36m(people[0]) for people in detector(frames)])
+    assert np.abs(found - expected)[..., :2].mean() < 2  # pixels

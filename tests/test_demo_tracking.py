@@ -1,0 +1,135 @@
+"""Following people: an entry for every frame, gaps filled from their neighbours, no mix-ups."""
+
+import numpy as np
+import pytest
+
+from demo.smoothing import OneEuro, smooth_track
+from demo.tracking import Track, agreement, choose_tracks, fill_gaps, track_people
+from lib.errors import UserError
+from lib.keypoints import COCO_17, H36M_17
+
+
+def person(x: float, y: float = 100.0, size: float = 60.0) -> np.ndarray:
+    """(17, 3): a fixed cloud of keypoints, `size` wide and high."""
+    points = np.random.default_rng(5).random((17, 3)).astype(np.float32)
+    points[:2, :2] = [[0, 0], [1, 1]]
+    return np.concatenate([points[:, :2] * size + [x, y], np.full((17, 1), 0.9)], 1).astype("f4")
+
+
+NOBODY = np.zeros((0, 17, 3), dtype=np.float32)
+
+
+def test_agreement_is_one_for_the_same_and_falls_with_distance():
+    scores = [agreement(person(0), person(step)) for step in (0, 5, 20, 60, 500)]
+    assert scores[0] == pytest.approx(1)
+    assert scores == sorted(scores, reverse=True) and scores[-1] == pytest.approx(0)
+
+
+def test_two_people_who_pass_each_other_keep_their_numbers():
+    """One walks right in the upper half, one left in the lower; the detector's order is random."""
+    rng = np.random.default_rng(0)
+    detections = [
+        np.stack([person(4.0 * t, 100), person(400 - 4.0 * t, 130)])[rng.permutation(2)]
+        for t in range(100)
+    ]
+    tracks, frames = track_people(detections, fps=25)
+    assert frames == 100 and [len(track.frames) for track in tracks] == [100, 100]
+    for track in tracks:
+        steps = np.diff([keypoints[0, 0] for keypoints in track.keypoints])
+        assert np.allclose(np.abs(steps), 4) and (np.sign(steps) == np.sign(steps[0])).all()
+
+
+def test_nobody_at_first_and_in_between():
+    detections = [NOBODY] * 3 + [person(10)[None]] + [NOBODY] * 3 + [person(18)[None]] * 9
+    tracks, frames = track_people(detections, fps=25)
+    assert len(tracks) == 1 and tracks[0].frames == [3, *range(7, 16)]
+    filled = fill_gaps(tracks[0], frames, COCO_17.mirror)
+    assert filled.shape == (16, 17, 3)
+    np.testing.assert_allclose(filled[:4, 0, 0], 10)  # the first that was seen
+    np.testing.assert_allclose(filled[3:8, 0, 0], [10, 12, 14, 16, 18], rtol=1e-6)
+    assert (filled[[0, 1, 2, 4, 5, 6], :, 2] == 0).all()
+    assert (filled[[3, 7, 15], :, 2] > 0).all()
+
+
+def test_a_single_keypoint_that_is_missing_is_filled_alone():
+    points = [person(0), person(2), person(4)]
+    points[1][7] = [999, 999, 0]
+    for frame in points:
+        frame[15] = 0  # left ankle: never seen
+    filled = fill_gaps(Track([0, 1, 2], points), 3, COCO_17.mirror)
+    np.testing.assert_allclose(filled[1, 7, :2], (filled[0, 7, :2] + filled[2, 7, :2]) / 2)
+    assert filled[1, 7, 2] == 0 and filled[1, 8, 2] > 0
+    np.testing.assert_allclose(filled[:, 15, :2], filled[:, 16, :2])  # its mirror image
+    assert (filled[:, 15, 2] == 0).all()
+
+
+def test_nobody_in_the_whole_video_is_an_error():
+    tracks, _ = track_people([NOBODY] * 50, fps=25)
+    with pytest.raises(UserError, match="nobody was found in the whole video"):
+        choose_tracks(tracks, "largest")
+
+
+def test_choosing_people():
+    detections = [
+        np.stack([person(0, size=40), person(300, size=90)])[: 1 if t < 10 else 2]
+        for t in range(60)
+    ]
+    tracks, _ = track_people(detections, fps=25)
+    assert set(choose_tracks(tracks, "all")) == {1, 2}
+    assert list(choose_tracks(tracks, "2")) == [2]
+    (largest,) = choose_tracks(tracks, "largest").values()
+    assert largest.frames == list(range(10, 60))
+    with pytest.raises(UserError, match=r"1: frames 0 to 59; 2: frames 10 to 59"):
+        choose_tracks(tracks, "3")
+
+
+def test_the_largest_is_followed_across_an_absence():
+    """Away for longer than the tracker waits: two tracks, one person to show."""
+    detections = [person(0)[None]] * 30 + [NOBODY] * 60 + [person(300)[None]] * 30
+    tracks, _ = track_people(detections, fps=25)
+    assert len(tracks) == 2
+    (largest,) = choose_tracks(tracks, "largest").values()
+    assert len(largest.frames) == 60
+
+
+def test_a_flicker_is_no_person():
+    detections = [
+        np.stack([person(0), person(400, size=30)])[: 2 if t == 20 else 1] for t in range(50)
+    ]
+    tracks, _ = track_people(detections, fps=25)
+    assert len(tracks) == 1
+    tracks, _ = track_people([person(0)[None]], fps=25)  # but a video of one frame has one
+    assert len(tracks) == 1
+
+
+def test_one_euro_leaves_rest_and_constant_speed_alone():
+    rest = np.full((40, 17, 3), 5.0, dtype=np.float32)
+    np.testing.assert_allclose(smooth_track(rest + person(0), 25.0), rest + person(0), atol=1e-4)
+    moving = np.stack([person(3.0 * t) for t in range(60)])
+    smoothed = smooth_track(moving, 25.0)
+    # Forth and back, the delays cancel.
+    np.testing.assert_allclose(smoothed[20:40], moving[20:40], atol=0.5)
+    np.testing.assert_array_equal(smoothed[..., 2], moving[..., 2])
+
+
+def test_one_euro_removes_jitter():
+    rng = np.random.default_rng(2)
+    noisy = person(0)[None] + rng.normal(0, 1, (200, 17, 3)).astype(np.float32) * [1, 1, 0]
+    smoothed = smooth_track(noisy.astype(np.float32), 25.0)
+    jitter = [np.diff(track[..., :2], axis=0).std() for track in (noisy, smoothed)]
+    assert jitter[1] < 0.4 * jitter[0]
+
+
+def test_one_euro_formula_by_hand():
+    """The second of two samples 0, 1 at 1 s, unit size: speed 1 · a(1 Hz), cutoff 1.5 + 3 · it."""
+    gain = 2 * np.pi / (2 * np.pi + 1)  # a(f) = 2πf / (2πf + 1) at f = 1 Hz
+    cutoff = 1.5 + 3 * gain
+    expected = 2 * np.pi * cutoff / (2 * np.pi * cutoff + 1)
+    one_euro = OneEuro(scale=1.0)
+    one_euro(np.array([[0.0, 0.0]]), 1.0)
+    assert one_euro(np.array([[1.0, 0.0]]), 1.0)[0] == pytest.approx([expected, 0])
+
+
+def test_layouts_of_unequal_size_fill_alike():
+    track = Track([1], [person(0)])
+    assert fill_gaps(track, 3, H36M_17.mirror).shape == (3, 17, 3)
