@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from demo.ahead import ahead
 from demo.detectors.base import Frame
 from demo.poses import Poses
 from demo.render import SideBySide, View
@@ -22,7 +23,7 @@ def write_film(
     """
     picture = SideBySide(poses, view)
     with Film(path, picture.size, poses.fps) as film:
-        for index, frame in zip(range(poses.num_frames), frames, strict=False):
+        for index, frame in zip(range(poses.num_frames), ahead(frames), strict=False):
             film.write(picture.draw(frame, index))
             on_frame()
     return film.codec

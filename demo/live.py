@@ -14,7 +14,8 @@ from threading import Condition, Thread
 import cv2
 import numpy as np
 
-from demo.detectors.base import Frame, Pose2D
+from demo.ahead import ahead
+from demo.detectors.base import Frame, People, Pose2D
 from demo.lifting import Lifter
 from demo.render import Room, View, draw_2d
 from demo.smoothing import OneEuro
@@ -191,18 +192,23 @@ def run_live(
     sliding = SlidingLifter(lifter, newest.size, newest.fps, smooth)
     size = (newest.size[0] // 2 * 2 + panel[0], panel[1])
     report, started = Report(), time.monotonic()
-    current: list[Moment] = []
 
-    def frames() -> Iterator[Frame]:
-        for moment in newest:
-            current[:] = [moment]
-            yield moment.frame
+    def detections() -> Iterator[tuple[Moment, People]]:
+        current: list[Moment] = []
+
+        def frames() -> Iterator[Frame]:
+            for moment in newest:
+                current[:] = [moment]
+                yield moment.frame
+
+        for people in detector(frames()):
+            yield current[0], people
 
     # Control-C is the usual way to end a camera: the film is closed as at the source's end.
     with Film(film_path, size, newest.fps) if film_path else nullcontext() as film:
         with suppress(KeyboardInterrupt):
-            for people in detector(frames()):
-                moment = current[0]
+            # The next frame's people are looked for while this one's are lifted.
+            for moment, people in ahead(detections()):
                 picture = _draw(moment, people, detector, sliding, room, camera_pitch)
                 report.note(moment)
                 _caption(picture, report.now())

@@ -154,15 +154,16 @@ def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:
     if seen.all():
         return filled
     times = np.arange(frames)
-    ever = seen.any(axis=0)
-    if not ever.any():
+    ever = np.flatnonzero(seen.any(axis=0))
+    never = np.flatnonzero(~seen.any(axis=0))
+    if not len(ever):
         raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
-    for joint in np.flatnonzero(ever):
+    for joint in ever:
         known = np.flatnonzero(seen[:, joint])
         for axis in (0, 1):
             filled[:, joint, axis] = np.interp(times, known, filled[known, joint, axis])
     middle = filled[:, ever, :2].mean(axis=1)
-    for joint in np.flatnonzero(~ever):
-        filled[:, joint, :2] = filled[:, mirror[joint], :2] if ever[mirror[joint]] else middle
+    for joint in never:
+        filled[:, joint, :2] = middle if mirror[joint] in never else filled[:, mirror[joint], :2]
     filled[~seen, 2] = 0
     return filled

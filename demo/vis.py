@@ -14,6 +14,10 @@ if not __package__:
     # takes its place in the search, from whatever directory it is run.
     sys.path[0] = str(ROOT)
 
+# Threads that wait must sleep: spinning, torch's take the cores that detection works on. Read when
+# torch is loaded, which is later.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from demo.detectors import DETECTORS, choose_detector
 from demo.keypoint_files import read_keypoints, save_keypoints
 from demo.pipeline import (
@@ -258,7 +262,8 @@ def main() -> int:
         options.checkpoint,
         options.config,
         options.stage1_checkpoint,
-        flip=not options.no_flip,
+        # Live, every moment is a clip of its own: the mirrored view would double the delay.
+        flip=not (options.no_flip or options.is_live),
         device=options.device,
     )
     print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")

@@ -1,6 +1,9 @@
 """BatchNorm over the joints whose statistics are those of the whole batch, also when it is split
 over processes (PyTorch's SyncBatchNorm is for GPUs only)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as differentiable
@@ -8,6 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.parallel import is_parallel
+
+
+@contextmanager
+def statistics_seen_before(module: nn.Module) -> Iterator[None]:
+    """Inside, the forward of `module` is a repetition: running statistics take no notice of it."""
+    norms = [m for m in module.modules() if isinstance(m, JointNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked -= 1
 
 
 class JointNorm(nn.BatchNorm1d):

@@ -13,6 +13,9 @@ import torch
 import yaml
 
 from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, load_checkpoint
+from lib.optim import make_optimizer
+from lib.skeleton import H36M
+from model.lifter import Lifter
 from tests.training import differences, fork_train, make_data, read_run, run_train, wait_for
 
 
@@ -261,3 +264,78 @@ def test_bad_numbers_stop_before_the_step_and_keep_the_checkpoint(data, tmp_path
     assert "epoch 2, step 1" in errors
     assert "nan" in errors
     assert (folder / LATEST).read_bytes() == before
+
+
+def test_wandb_offline_keeps_the_metrics_in_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = tmp_path / "run"
+    status, _, errors = run_train(
+        *flags(data, folder, "--use-wandb", "--wandb-name", "trial", "--set", "epochs=1")
+    )
+    assert status == 0, errors
+    (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"test/mpjpe" in log.read_bytes()
+    assert read_run(folder)[0]["training"]["wandb_id"] in log.name
+
+
+def test_weight_decay_spares_what_should_not_shrink_if_asked_to():
+    """Learning rate 1, decay 0.1, gradients 0: decayed weights shrink to 0.9, others stay."""
+    lifter = Lifter(H36M, n_frames=4, channel=8, depth=1)
+    before = {name: p.detach().clone() for name, p in lifter.named_parameters()}
+    for parameter in lifter.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    make_optimizer(lifter, learning_rate=1, weight_decay=0.1, decay_all=False).step()
+    shrunk = {
+        name
+        for name, p in lifter.named_parameters()
+        if p.abs().sum() and torch.allclose(p, 0.9 * before[name])
+    }
+    assert "spatial.0.mixer.in_proj.weight" in shrunk
+    assert "temporal.0.mlp.fc1.weight" in shrunk
+    for name in before.keys() - shrunk:
+        assert torch.equal(before[name], dict(lifter.named_parameters())[name])
+    for spared in ("A_log", ".D", ".bias", "norm1.weight", "_position"):
+        assert not [name for name in shrunk if name.endswith(spared)]
+
+
+RESUME_MISTAKES = {
+    "another config": (["--set", "learning_rate=0.5"], "learning_rate is 0.5"),
+    "another width": (["--set", "channel=16"], "channel"),
+    "another seed": (["--seed", "6"], "--seed 6"),
+    "weights only": (["--checkpoint-file", BEST], "no training state"),
+    "no such file": (["--checkpoint-file", "latest.pth.tr"], LATEST),
+    "both ways": (["--eval-only"], "--eval-only and --resume"),
+    "no cpus": (["--num-cpus", "0"], "--num-cpus 0"),
+    "no minutes": (["--save-every", "-1"], "--save-every"),
+    "no precision": (["--precision", "fp64"], "--precision"),
+    "negative seed": (["--seed", "-1"], "--seed -1"),
+    "report": (["--report", "x.json"], "--report"),
+    "no parts": (["--set", "accumulate=0"], "accumulate"),
+    "no average": (["--set", "ema_decay=2"], "ema_decay"),
+    "no clipping": (["--set", "grad_clip=-1"], "grad_clip"),
+    "folder is a file": (["--new-checkpoint", __file__], "cannot write"),
+    "folder in a file": (["--new-checkpoint", f"{__file__}/run"], "cannot write"),
+    "unknown flag": (["--resum"], "--resum"),
+    "stage 1 of stage 2": (["--config", "configs/h36m/first.yaml"], "stage"),
+}
+
+
+@pytest.fixture(scope="module")
+def half_run(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("half") / "run"
+    run_train(*flags(data, folder, "--set", "epochs=1"))
+    return folder
+
+
+@pytest.mark.parametrize("mistake", RESUME_MISTAKES)
+def test_mistakes_when_resuming_lose_nothing(data, half_run, mistake):
+    arguments, part = RESUME_MISTAKES[mistake]
+    before = {p.name: p.read_bytes() for p in half_run.glob("*.pth.tr")}
+    start = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", half_run]
+    status, out, errors = run_train(*start, *arguments)
+    assert status == 2, out
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert part in errors
+    assert before == {p.name: p.read_bytes() for p in half_run.glob("*.pth.tr")}

@@ -24,7 +24,7 @@ SOURCES = Path(__file__).parent / "csrc"
 EXTRA_FLAGS_VARIABLE = "MDTF_KERNEL_CFLAGS"  # for sanitizers and experiments
 BUILD_TIMEOUT = 300  # seconds, against a hang: a build takes two or three on an idle machine
 
-_FLAGS = ["-O3", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-w"]
+_FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-w"]
 # The first that compiles is taken: for this very CPU (GCC and clang spell it differently on ARM)
 # with threads, then without what the compiler lacks.
 _VARIANTS = [

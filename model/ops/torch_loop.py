@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 # Elements of one (steps, rows, C, N) temporary: large enough to amortise the calls, small enough
-# to stay near the cache.
-_TEMPORARY_ELEMENTS = 1 << 22
+# to stay in a cache.
+_TEMPORARY_ELEMENTS = 1 << 19
 
 
 def _slices(total: int, size: int) -> Iterator[slice]:

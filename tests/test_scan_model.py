@@ -1,0 +1,153 @@
+"""The model's fast paths against its readable one: kernels, recomputed blocks, fused inference."""
+
+import pytest
+import torch
+
+from lib.skeleton import H36M
+from model import blocks
+from model.blocks import FRAMES, JOINTS, MambaBlock, over_frames, over_joints, recompute_blocks
+from model.inference import fused_block
+from model.lifter import Lifter
+from model.ops import dispatch, native, set_default_backend
+
+needs_kernel = pytest.mark.skipif(native.unavailable() is not None, reason="no C kernel here")
+ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
+
+
+@pytest.fixture(autouse=True)
+def _automatic_backend(monkeypatch):
+    monkeypatch.setattr(dispatch, "_default", "auto")
+
+
+def unsettled(module):
+    """With every parameter and statistic moved off its initial value."""
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value += 0.1 * torch.rand_like(value)
+    return module
+
+
+@needs_kernel
+@pytest.mark.parametrize("dim", [8, 16, 64])
+@pytest.mark.parametrize("frames", [1, 5, 60])
+@pytest.mark.parametrize(
+    ("axis", "adjacency", "backward_graph"),
+    [
+        (JOINTS, None, False),
+        (FRAMES, None, False),
+        (JOINTS, ADJACENCY, True),
+        (JOINTS, ADJACENCY, False),
+    ],
+)
+def test_the_block_kernel_equals_the_block_in_float64(dim, frames, axis, adjacency, backward_graph):
+    if dim % native.loaded().mdtf_lanes():
+        pytest.skip("this CPU's vectors are wider")
+    block = unsettled(MambaBlock(dim, 16, 4, 0.1, adjacency, backward_graph)).eval()
+    x = torch.randn(2, frames, 17, dim)
+    with torch.inference_mode():
+        found = fused_block(block, x, axis)
+    assert found.is_contiguous()
+    with torch.no_grad():
+        expected = block.double()(x.double(), axis)
+    assert (found - expected).abs().max() < 2e-6 * expected.abs().max()
+
+
+@needs_kernel
+def test_the_block_kernel_runs_in_inference_and_only_there(monkeypatch):
+    calls = []
+    real = blocks.fused_block
+    monkeypatch.setattr(
+        blocks, "fused_block", lambda *a: calls.append(real(*a) is not None) or real(*a)
+    )
+    lifter = Lifter(H36M, 9, 64, 2, bone_branch=False)
+    clips = torch.randn(1, 9, 17, 3)
+
+    def ran():
+        calls.clear()
+        lifter(clips, None)
+        assert len(calls) == 4
+        return set(calls)
+
+    lifter.eval()
+    assert ran() == {False}  # gradients are wanted
+    with torch.no_grad():
+        assert ran() == {True}
+        assert lifter.train() and ran() == {False}
+    lifter.eval()
+    set_default_backend("sequential")
+    with torch.inference_mode():
+        assert ran() == {False}
+
+
+@needs_kernel
+def test_the_block_kernel_reads_the_weights_of_the_moment():
+    """In-place updates behind autograd's back, as an optimizer or an average makes them."""
+    block, x = MambaBlock(16, 16, 4).eval(), torch.randn(1, 5, 17, 16)
+    with torch.no_grad():
+        before = block(x)
+        for parameter in block.parameters():
+            parameter.data.mul_(1.5)
+        after = block(x)
+        expected = block.double()(x.double())
+    assert not torch.allclose(before, after)
+    assert (after - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("run", [over_joints, over_frames])
+@pytest.mark.parametrize("adjacency", [None, ADJACENCY])
+def test_every_backend_trains_alike(run, adjacency):
+    """Outputs, gradients and running statistics of a block in training, DropPath on."""
+    if adjacency is not None and run is over_frames:
+        pytest.skip("a graph is over the joints")
+    found = {}
+    names = ["sequential", "torch"] + ["c"] * (native.unavailable() is None)
+    for name in names:
+        torch.manual_seed(1)
+        block = unsettled(MambaBlock(16, 16, 4, 0.3, adjacency)).train()
+        set_default_backend(name)
+        x = torch.randn(2, 12, 17, 16, requires_grad=True)
+        y = run(block, x)
+        y.square().sum().backward()
+        found[name] = {"y": y, "x": x.grad}
+        found[name] |= {k: p.grad for k, p in block.named_parameters()}
+        found[name] |= {k: b.float() for k, b in block.named_buffers()}
+    for name in names[1:]:
+        for key, expected in found["sequential"].items():
+            error = (found[name][key] - expected).abs().max()
+            assert error <= 1e-5 * expected.abs().max(), (name, key, error)
+
+
+def test_recomputed_blocks_give_the_same_and_keep_less():
+    def step(recompute):
+        torch.manual_seed(2)
+        lifter = unsettled(Lifter(H36M, 27, 16, 3)).train()
+        recompute_blocks(lifter, recompute)
+        inputs = torch.randn(2, 2, 27, 17, 3)
+        kept = set()
+
+        def pack(t):
+            kept.add((t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()))
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            loss = lifter(*inputs).square().sum()
+        loss.backward()
+        state = {k: v.clone() for k, v in lifter.state_dict().items()}
+        gradients = {k: p.grad for k, p in lifter.named_parameters()}
+        return loss, gradients, state, sum(size for _, size in kept)
+
+    plain, recomputed = step(False), step(True)
+    assert torch.equal(plain[0], recomputed[0])
+    for a, b in zip(plain[1:3], recomputed[1:3], strict=True):
+        assert all(torch.equal(a[k], b[k]) for k in a)  # also the running statistics
+    assert recomputed[3] < plain[3] / 3
+
+
+@needs_kernel
+def test_a_model_exports_with_its_kernels_inside():
+    lifter = Lifter(H36M, 9, 16, 2, bone_branch=False).eval()
+    clips = torch.randn(1, 9, 17, 3)
+    with torch.no_grad():
+        program = torch.export.export(lifter, (clips, None))
+        torch.testing.assert_close(program.module()(clips, None), lifter(clips, None))
