@@ -14,10 +14,17 @@ OUT := quickstart
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt
+# --no-compile: Python compiles what is imported, when it is; pip would compile all there is.
+PIP := $(RUN) -m pip install --quiet --no-compile --disable-pip-version-check
+
+$(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.11" if not (3, 10) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
 quickstart: install
@@ -30,10 +37,10 @@ quickstart: install
 	$(RUN) train.py --eval-only --config configs/quickstart/tiny.yaml --checkpoint $(OUT)/stage2 \
 		--report $(OUT)/report.json
 
-test: install
+test: $(VENV)/.installed-dev
 	$(RUN) -m pytest
 
-lint: install
+lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 

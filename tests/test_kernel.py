@@ -4,6 +4,7 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -255,6 +256,20 @@ def test_two_processes_building_at_once(tmp_path):
         assert out.startswith("c: "), (out, err)
         assert len(err.strip().splitlines()) <= 1, err
     assert [p.suffix for p in (tmp_path / "mdtf").iterdir()] == [".so"]
+
+
+def test_other_cpus_vectors_give_the_same(tmp_path):
+    """16 lanes as with AVX-512, on whatever this CPU has, and no special instructions."""
+    flags = "-DLANES=16"
+    if platform.machine() in ("x86_64", "AMD64"):
+        flags += " -mno-avx512f -mno-avx2"
+    code = """
+        from model.ops import native
+        assert native.loaded().mdtf_lanes() == 16
+        print(native.self_check())
+    """
+    done = _python(code, XDG_CACHE_HOME=str(tmp_path), MDTF_KERNEL_CFLAGS=flags)
+    assert float(done.stdout) < 1e-6, done.stderr
 
 
 def test_without_a_compiler_the_torch_backend_runs_and_one_line_says_why(tmp_path):

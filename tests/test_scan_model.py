@@ -151,3 +151,17 @@ def test_a_model_exports_with_its_kernels_inside():
     with torch.no_grad():
         program = torch.export.export(lifter, (clips, None))
         torch.testing.assert_close(program.module()(clips, None), lifter(clips, None))
+
+
+@needs_kernel
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_compiled_block_has_its_kernels_inside(is_training):
+    """In one graph: nothing about the backend's choice breaks it."""
+    block, x = MambaBlock(16, 16, 4).train(is_training), torch.randn(1, 9, 17, 16)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    with torch.set_grad_enabled(is_training):
+        y, expected = compiled(x), block(x)
+    torch.testing.assert_close(y, expected)
+    if is_training:
+        gradients = [torch.autograd.grad(t.sum(), list(block.parameters())) for t in (y, expected)]
+        torch.testing.assert_close(*gradients)

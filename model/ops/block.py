@@ -41,6 +41,7 @@ class GraphWeights(NamedTuple):
     bn_var: Tensor  # (J,)
 
 
+@torch.compiler.assume_constant_result
 def takes_block(dim: int, hidden: int, joints: int) -> bool:
     """Whether the kernel can do blocks of this size: whole vectors of channels."""
     library = native.loaded()

@@ -106,17 +106,23 @@ def _compile(compiler: list[str], target: Path) -> None:
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(handle)
     extra = shlex.split(os.environ.get(EXTRA_FLAGS_VARIABLE, ""))
+    reasons = []
     try:
         for variant in _VARIANTS:
             command = [*compiler, *_FLAGS, *variant, *extra, str(SOURCES / "kernel.c")]
             result = _run([*command, "-o", temporary, "-lm"])
             if result.returncode == 0:
                 os.chmod(temporary, 0o700)
+                try:
+                    ctypes.CDLL(temporary)  # clang may accept -fopenmp without having its library
+                except OSError as error:
+                    reasons.append(str(error))
+                    continue
                 os.replace(temporary, target)
                 return
-        errors = [line for line in result.stderr.splitlines() if "error" in line]
-        reason = (errors or result.stderr.splitlines() or ["no message"])[0]
-        raise KernelUnavailable(f"{compiler[0]} failed: {reason}")
+            lines = result.stderr.splitlines() or ["no message"]
+            reasons.append(next((line for line in lines if "error" in line), lines[0]))
+        raise KernelUnavailable(f"{compiler[0]} failed: {reasons[-1]}")
     finally:
         Path(temporary).unlink(missing_ok=True)
 

@@ -34,6 +34,7 @@ def loaded() -> ctypes.CDLL:
     return _library
 
 
+@torch.compiler.assume_constant_result  # torch.compile asks, and does not look inside
 def unavailable() -> str | None:
     """Why the kernels cannot run here, or None if they can. Builds them at the first call."""
     if not _verdict:

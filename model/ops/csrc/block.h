@@ -148,7 +148,7 @@ INLINE vec gelu(vec x) {
     p = p * t + 0.2018374862f;
     p = p * t + 0.258890871f;
     vec tail = 0.5f * x * p * t * exp2_vec(a * a * -LOG2_E); /* x (1 - Φ(|x|)) */
-    return select_vec(x < 0.0f, tail, x - tail);
+    return select_vec(x < splat(0.0f), tail, x - tail);
 }
 
 /* relu(x + BN(Â V x + U x)), x the normalised input; whole frames of `joints` rows. */

@@ -8,14 +8,21 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
+#ifndef LANES /* a build may ask for other lanes than the CPU has: see the kernel's tests */
 #if defined(__AVX512F__)
 #define LANES 16
 #else
 #define LANES 8
+#endif
+#endif
+#if LANES == 16 && defined(__AVX512F__)
+#define AVX512 1
+#elif LANES == 8 && defined(__AVX2__)
+#define AVX2 1
 #endif
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
@@ -35,18 +42,18 @@ INLINE vec select_vec(ivec mask, vec a, vec b) {
 
 /* Of an x that is NaN, max and min return the other operand. */
 INLINE vec max_vec(vec x, vec other) {
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_max_ps((__m512)x, (__m512)other);
-#elif defined(__AVX__)
+#elif AVX2
     return (vec)_mm256_max_ps((__m256)x, (__m256)other);
 #else
     return select_vec(x > other, x, other);
 #endif
 }
 INLINE vec min_vec(vec x, vec other) {
-#if LANES == 16
+#if AVX512
     return (vec)_mm512_min_ps((__m512)x, (__m512)other);
-#elif defined(__AVX__)
+#elif AVX2
     return (vec)_mm256_min_ps((__m256)x, (__m256)other);
 #else
     return select_vec(x < other, x, other);
@@ -71,13 +78,13 @@ INLINE vec exp2_near_zero(vec r) {
  * instruction looks up 2^(k/8)), and 2^r by a minimax polynomial constrained to p(0) = 1: without
  * that constraint it is off by an ulp at 0, where slow decays live, and a state remembers
  * thousands of such steps. Adding 1.5 * 2^23 (2^20) rounds: it leaves n in the sum's low bits. */
-#if LANES == 16
+#if AVX512
 INLINE vec exp2_vec(vec x) {
     x = max_vec(x, splat(-160.0f));
     vec n = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
     return (vec)_mm512_scalef_ps((__m512)exp2_near_zero(x - n), (__m512)n);
 }
-#elif defined(__AVX2__)
+#elif AVX2
 INLINE vec exp2_vec(vec x) {
     x = max_vec(x, splat(-127.0f));
     vec shifted = x + 1572864.0f;
@@ -121,7 +128,11 @@ INLINE vec softplus(vec x) {
 }
 
 /* The sum over the lanes of each of LANES vectors, as the lanes of one vector. Fixed order. */
+#if defined(__clang__) || __GNUC__ >= 12
 #define SHUFFLE __builtin_shufflevector
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
 INLINE vec lane_sums(const vec *r) {
 #if LANES == 16
     vec a[8], b[4], c[2];
