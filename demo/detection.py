@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 
 from demo.detectors import Choice
 from demo.detectors.base import People
@@ -44,18 +45,27 @@ def detect_people(
     with Video(source) as video:
         count = video.count
     workers = min(usable_cores(), MAX_WORKERS) if detector.sections else 1
+    stopped = Event()  # an error in one section, or Control-C, ends all
 
     def work(section: tuple[int, int | None]) -> tuple[list[People], Layout]:
-        start, end = section
+        try:
+            return detect_section(*section)
+        except BaseException:
+            stopped.set()
+            raise
+
+    def detect_section(start: int, end: int | None) -> tuple[list[People], Layout]:
         warm_up = min(WARM_UP, start)
         pose_2d = detector.make()
         people: list[People] = []
         with Video(source) as video:
             for _ in range(start - warm_up):
-                if not video.skip():
+                if stopped.is_set() or not video.skip():
                     return [], pose_2d.layout
             frames = islice(video.frames(), None if end is None else end - start + warm_up)
             for index, found in enumerate(pose_2d(frames)):
+                if stopped.is_set():
+                    break
                 if index >= warm_up:
                     people.append(found)
                     on_frame()
@@ -65,5 +75,9 @@ def detect_people(
     if len(parts) == 1:
         return work(parts[0])
     with ThreadPoolExecutor(len(parts)) as pool:
-        results = list(pool.map(work, parts))
+        try:
+            results = list(pool.map(work, parts))
+        except BaseException:
+            stopped.set()
+            raise
     return [found for people, _ in results for found in people], results[0][1]

@@ -6,7 +6,7 @@ A thread keeps only the newest frame, so a slow machine drops frames rather than
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Thread
@@ -86,8 +86,7 @@ class Newest:
         self._ended = True
         if self._thread.is_alive():
             self._thread.join(timeout=2)
-        with self._video:
-            pass
+        self._video.close()
 
 
 class SlidingLifter:
@@ -205,7 +204,10 @@ def run_live(
             yield current[0], people
 
     # Control-C is the usual way to end a camera: the film is closed as at the source's end.
-    with Film(film_path, size, newest.fps) if film_path else nullcontext() as film:
+    with (
+        closing(newest),
+        Film(film_path, size, newest.fps) if film_path else nullcontext() as film,
+    ):
         with suppress(KeyboardInterrupt):
             # The next frame's people are looked for while this one's are lifted.
             for moment, people in ahead(detections()):
@@ -218,7 +220,6 @@ def run_live(
                     break
         report.seconds = time.monotonic() - started
         report.dropped = max(0, newest.read - report.shown)
-        newest.close()
     if window:
         cv2.destroyAllWindows()
     return report

@@ -15,7 +15,7 @@ from demo.detection import detect_people
 from demo.detectors import choose_detector
 from demo.keypoint_files import KeypointFile
 from demo.lifting import lift_track
-from demo.poses import Poses
+from demo.poses import Poses, bone_variation, fit_bones
 from demo.smoothing import smooth_track
 from demo.tracking import Track, choose_tracks, fill_gaps, track_people
 from demo.video import Video, find_video
@@ -212,19 +212,30 @@ class VideoLifter:
         return self.lift_people(filled, smooth=smooth, camera_pitch=camera_pitch)
 
     def lift_people(
-        self, people: People2D, *, smooth: bool = False, camera_pitch: float | None = None
+        self,
+        people: People2D,
+        *,
+        smooth: bool = False,
+        camera_pitch: float | None = None,
+        constant_bones: bool = True,
     ) -> Poses:
-        """Lift each person, then put them into one room."""
+        """Lift each person, then put them into one room.
+
+        constant_bones: keep the directions of the network's bones, but give each bone one length
+        for the whole video, left and right alike.
+        """
         fps, size = people.fps, people.size
         tracks = list(people.h36m.values())
         if smooth:
             tracks = [smooth_track(track, fps) for track in tracks]
-        poses, scales = [], []
+        poses, scales, variation = [], [], []
         for track in tracks:
             screen = np.concatenate([to_screen(track[..., :2], size), track[..., 2:]], axis=-1)
             pose = lift_track(self, screen)
             scale = millimetres_per_unit(pose)
-            poses.append(pose * np.float32(scale))
+            pose = pose * np.float32(scale)
+            variation.append(bone_variation(pose))
+            poses.append(fit_bones(pose) if constant_bones else pose)
             scales.append(scale * 2 / size[0])  # mm per pixel
         pitch = estimate_pitch(poses, fps) if camera_pitch is None else float(camera_pitch)
         world = np.stack([to_room(pose, pitch, fps) for pose in poses])
@@ -235,6 +246,7 @@ class VideoLifter:
             keypoints_2d=np.stack(tracks),
             pose_3d=np.stack(poses),
             pose_world=world,
+            bone_variation=np.array(variation),
             fps=fps,
             size=size,
             camera_pitch=pitch,

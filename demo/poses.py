@@ -15,6 +15,9 @@ class Poses:
     keypoints_2d: (P, F, 17, 3): x and y in pixels, confidence; 0: not seen, filled in.
     pose_3d: (P, F, 17, 3): x right, y down, z away from the camera; root at 0.
     pose_world: (P, F, 17, 3): x right, y away from the camera, z up, the floor at z = 0.
+    bone_variation: (P,) how much the bone lengths of the network's own poses vary, standard
+    deviation over mean, averaged over the bones; in the poses above they are constant unless
+    asked otherwise.
     Lengths are like millimetres: scaled, once for each person and the whole video, to a body of
     average size. A single camera does not know true sizes.
     """
@@ -23,6 +26,7 @@ class Poses:
     keypoints_2d: np.ndarray
     pose_3d: np.ndarray
     pose_world: np.ndarray
+    bone_variation: np.ndarray
     fps: float
     size: tuple[int, int]  # width, height of the video
     camera_pitch: float  # degrees the camera looks down
@@ -41,6 +45,12 @@ def bone_lengths(pose: np.ndarray) -> np.ndarray:
     """(..., 17, 3) -> (..., 16), bone k ending at joint k + 1."""
     ends = pose[..., list(H36M.bone_children), :] - pose[..., list(H36M.bone_parents), :]
     return np.linalg.norm(ends, axis=-1)
+
+
+def bone_variation(pose: np.ndarray) -> float:
+    """(F, 17, 3) -> standard deviation over mean of the bone lengths, averaged over the bones."""
+    lengths = bone_lengths(pose)
+    return float(np.mean(lengths.std(axis=0) / np.maximum(lengths.mean(axis=0), 1e-9)))
 
 
 def fixed_lengths(pose: np.ndarray) -> np.ndarray:

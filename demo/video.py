@@ -75,6 +75,9 @@ class Video:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._capture.release()
 
     def skip(self) -> bool:

@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,6 +77,7 @@ def parse_options() -> argparse.Namespace:
     add("--detector", default="mediapipe", choices=DETECTORS, help="of 2D keypoints (mediapipe)")
     add("--weights-dir", metavar="DIR", help="of the hrnet detector (demo/lib/checkpoint)")
     add("--person", default="largest", metavar="N", help="largest (default), all or a number")
+    add("--free-bones", action="store_true", help="leave bone lengths as the network gives them")
     add("--smooth", action="store_true", help="One-Euro filter on the keypoints")
     add(
         "--camera-pitch", default="auto", metavar="DEG", help="how far the camera looks down (auto)"
@@ -239,20 +242,21 @@ def write_results(
         write_page(folder / f"{name}.html", poses, name)
         written.append(f"{name}.html")
     if "mp4" in options.formats:
-        video = Video(options.video) if options.video else None
-        frames = video.frames() if video else blank_frames(poses.size, poses.num_frames)
-        codec = progress.step(
-            "film",
-            poses.num_frames,
-            lambda on_frame: write_film(
-                folder / f"{name}.mp4", frames, poses, options.view, on_frame
-            ),
-        )
+        with Video(options.video) if options.video else nullcontext() as video:
+            frames = video.frames() if video else blank_frames(poses.size, poses.num_frames)
+            codec = progress.step(
+                "film",
+                poses.num_frames,
+                lambda on_frame: write_film(
+                    folder / f"{name}.mp4", frames, poses, options.view, on_frame
+                ),
+            )
         written.append(f"{name}.mp4 ({codec})")
     return written
 
 
 def main() -> int:
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     options = parse_options()
     check(options)
     progress = Progress()
@@ -279,14 +283,22 @@ def main() -> int:
         "lift",
         people.num_frames,
         lambda _: lifter.lift_people(
-            people, smooth=options.smooth, camera_pitch=options.camera_pitch
+            people,
+            smooth=options.smooth,
+            camera_pitch=options.camera_pitch,
+            constant_bones=not options.free_bones,
         ),
     )
     name = name_of(options.video or options.keypoints)
     folder = Path(options.output).expanduser() if options.output else OUTPUT / name
     written = write_results(options, poses, name, folder, progress)
     print(progress.line(people.num_frames))
-    print(f"camera looks down {poses.camera_pitch:.0f}°; {folder}: {', '.join(written)}")
+    fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"
+    print(
+        f"camera looks down {poses.camera_pitch:.0f}°; the network's bone lengths vary by"
+        f" {poses.bone_variation.mean():.1%}{fixed}"
+    )
+    print(f"{folder}: {', '.join(written)}")
     return 0
 
 

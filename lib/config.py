@@ -46,6 +46,7 @@ class Config:
     lr_decay: float = _key(0.99, above=0, high=1)
     grad_clip: float = _key(0.0, low=0)  # largest gradient norm; 0 for none, as released
     accumulate: int = _key(1, low=1)  # parts a batch is split into, to save memory
+    checkpoint_blocks: bool = _key(False)  # recompute blocks in the backward, to save memory
     ema_decay: float = _key(0.0, low=0, high=1)  # moving average of the weights; 0 for none
     decay_all: bool = _key(True)  # weight decay on norms, biases, A_log, D … too, as released
     flip: bool = _key(True)  # random mirroring in training, mirror averaging in evaluation

@@ -14,6 +14,7 @@ from lib.config import MODEL_KEYS, Config, make_config
 from lib.errors import UserError
 from lib.files import find_path
 from lib.skeleton import SKELETONS, Skeleton
+from model.blocks import recompute_blocks
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
@@ -24,11 +25,13 @@ def skeleton_of(config: Config) -> Skeleton:
 
 
 def build_bone_aware(config: Config) -> BoneAwareModule:
-    return BoneAwareModule(config.channel, config.st_depth, config.d_state, config.d_conv)
+    module = BoneAwareModule(config.channel, config.st_depth, config.d_state, config.d_conv)
+    recompute_blocks(module, config.checkpoint_blocks)
+    return module
 
 
 def build_lifter(config: Config) -> Lifter:
-    return Lifter(
+    lifter = Lifter(
         skeleton_of(config),
         n_frames=config.n_frames,
         channel=config.channel,
@@ -39,6 +42,8 @@ def build_lifter(config: Config) -> Lifter:
         graph=config.graph,
         fusion=config.fusion,
     )
+    recompute_blocks(lifter, config.checkpoint_blocks)
+    return lifter
 
 
 def bone_aware_from_weights(state: State, source: str | os.PathLike) -> BoneAwareModule:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.graph import GraphConv
@@ -89,7 +90,8 @@ class BiMamba(nn.Module):
 
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
         """axis: the one that is scanned. The memory of x stays in its order for any axis."""
-        x, z = self.in_proj(x).chunk(2, dim=-1)
+        # Two products: one of twice the width gives views that LayerNorm and the gradients copy.
+        x, z = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
         x_forward = self.forward_graph(x) if self.forward_graph else x
         x_backward = self.backward_graph(x) if self.backward_graph else x
         y = bidirectional_inner(

@@ -124,7 +124,16 @@ def sample_poses(people: int = 2, frames: int = 12) -> Poses:
     keypoints = rng.uniform(0, 700, (people, frames, 17, 3)).astype(np.float32)
     keypoints[..., 2] /= 700
     camera = (world - world[:, :, :1]) * np.float32(1)
-    return Poses(np.arange(1, people + 1), keypoints, camera, world, 29.97, (1280, 720), 8.5)
+    return Poses(
+        np.arange(1, people + 1),
+        keypoints,
+        camera,
+        world,
+        np.full(people, 0.02),
+        29.97,
+        (1280, 720),
+        8.5,
+    )
 
 
 def test_npz_and_json_hold_the_poses(tmp_path):

@@ -37,7 +37,16 @@ def sample_poses(people: int = 1, frames: int = 50, size: tuple[int, int] = (640
     flat[..., 0], flat[..., 1] = 320 + 0.25 * pose[..., 0], 440 - 0.25 * pose[..., 2]
     flat[..., 2] = 0.9
     flat[:, :5, 3, 2] = 0
-    return Poses(np.arange(1, people + 1), flat, pose - pose[:, :, :1], pose, 25.0, size, 5.0)
+    return Poses(
+        np.arange(1, people + 1),
+        flat,
+        pose - pose[:, :, :1],
+        pose,
+        np.zeros(people),
+        25.0,
+        size,
+        5.0,
+    )
 
 
 class Browser:

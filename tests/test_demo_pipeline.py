@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import demo.vis
+from demo.ahead import ahead
 from demo.detection import detect_people, sections
 from demo.detectors import Choice
 from demo.film import write_film
 from demo.live import SlidingLifter, run_live
-from demo.pipeline import VideoLifter
-from demo.poses import Poses
+from demo.pipeline import People2D, VideoLifter
+from demo.poses import Poses, bone_lengths, bone_variation
 from demo.render import Room, SideBySide, View, draw_2d
 from demo.video import Film, Video, find_video
 from lib.checkpoint import save_checkpoint
@@ -82,7 +83,8 @@ def some_poses(frames: int, size: tuple[int, int], people: int = 1) -> Poses:
     flat = rng.random((people, frames, 17, 3)).astype(np.float32) * [*size, 1]
     world = rng.normal([0, 0, 900], 400, (people, frames, 17, 3)).astype(np.float32)
     camera = world - world[:, :, :1]
-    return Poses(np.arange(people) + 1, flat, camera, world, 25.0, size, 0.0)
+    variation = np.zeros(people)
+    return Poses(np.arange(people) + 1, flat, camera, world, variation, 25.0, size, 0.0)
 
 
 # --- Reading --------------------------------------------------------------------------------
@@ -113,6 +115,24 @@ def test_a_file_that_is_wrong_about_its_length_is_read_whole(tmp_path, monkeypat
     monkeypatch.setattr(Video, "__init__", lying)
     people, _ = detect_people(str(path), Choice(Reader, sections=True))
     assert [int(found[0, 0, 0]) for found in people] == list(range(200))
+
+
+def test_an_error_in_one_section_ends_all(tmp_path, monkeypatch):
+    path = make_video(tmp_path / "count.mp4", 200)
+    monkeypatch.setattr("demo.detection.usable_cores", lambda: 2)
+    calls = []
+
+    class Failing(Reader):
+        def __call__(self, frames):
+            for people in super().__call__(frames):
+                if people[0, 0, 0] == 3:
+                    raise UserError("on purpose")
+                time.sleep(0.01)
+                yield people
+
+    with pytest.raises(UserError, match="on purpose"):
+        detect_people(str(path), Choice(Failing, sections=True), lambda: calls.append(1))
+    assert len(calls) < 103  # not all of the other section's 100
 
 
 def test_sections_cover_all():
@@ -158,6 +178,34 @@ def test_a_video_filmed_upright_is_read_upright(tmp_path):
         pytest.skip("this ffmpeg writes no rotation")
     with Video(str(turned)) as video:
         assert video.size == (120, 160)
+
+
+def test_working_ahead_changes_nothing_but_the_thread():
+    assert list(ahead(range(100))) == list(range(100))
+
+    def failing():
+        yield 1
+        raise UserError("in the other thread")
+
+    items = ahead(failing())
+    assert next(items) == 1
+    with pytest.raises(UserError, match="in the other thread"):
+        next(items)
+
+
+def test_working_ahead_stops_when_nobody_wants_more():
+    made = []
+
+    def endless():
+        while True:
+            made.append(len(made))
+            yield made[-1]
+
+    items = ahead(endless())
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    items.close()
+    # Three taken, one waiting, and at most two more on their way when it was closed.
+    assert len(made) <= 6
 
 
 # --- Films ----------------------------------------------------------------------------------
@@ -321,6 +369,18 @@ def test_one_scale_for_the_whole_video(lifter):
     raw = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=30.0)
     np.testing.assert_array_equal(poses.pose_3d, raw.pose_3d)
     assert (poses.camera_pitch, raw.camera_pitch) == (0.0, 30.0)
+
+
+def test_bones_have_one_length_unless_left_free(lifter):
+    people = People2D({1: walking(30)[0]}, H36M_17, 25.0, (640, 480))
+    constant, free = (
+        lifter.lift_people(people, constant_bones=fixed, camera_pitch=0.0)
+        for fixed in (True, False)
+    )
+    lengths = bone_lengths(constant.pose_world[0])
+    assert (lengths.std(axis=0) / lengths.mean(axis=0)).max() < 1e-4
+    assert bone_variation(free.pose_3d[0]) == pytest.approx(constant.bone_variation[0])
+    assert constant.bone_variation[0] > 0.01
 
 
 def test_unseen_frames_keep_their_place(lifter):

@@ -49,7 +49,7 @@ def _import_mediapipe() -> Any:
         ) from error
     if not hasattr(mediapipe, "solutions"):
         raise UserError(
-            f"--detector mediapipe: version {mediapipe.__version__} has no pose solution;"
+            "--detector mediapipe: the installed version has no pose solution any more;"
             " pip install mediapipe==0.10.14"
         )
     return mediapipe

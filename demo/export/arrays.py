@@ -5,6 +5,8 @@ keypoints_2d  (P, F, 17, 2)   x and y in pixels
 confidence    (P, F, 17)      of the 2D keypoints; 0: not seen, filled in from its neighbours
 pose_3d       (P, F, 17, 3)   camera axes (x right, y down, z forward), root at 0, mm
 pose_world    (P, F, 17, 3)   x right, y forward, z up, the floor at z = 0, mm
+bone_variation (P,)           of the network's own poses: standard deviation over mean of the bone
+                              lengths, averaged over the bones (in the poses above: constant)
 fps, size, camera_pitch       frames a second; width, height in pixels; degrees
 joint_names, parents          the skeleton; parent -1: the root
 """
@@ -30,6 +32,7 @@ def write_npz(path: Path, poses: Poses) -> None:
             confidence=poses.confidence,
             pose_3d=poses.pose_3d,
             pose_world=poses.pose_world,
+            bone_variation=poses.bone_variation,
             fps=poses.fps,
             size=np.array(poses.size),
             camera_pitch=poses.camera_pitch,
@@ -50,6 +53,7 @@ def write_json(path: Path, poses: Poses) -> None:
         "joint_names": list(H36M.names),
         "parents": list(H36M.parents),
         "persons": poses.persons.tolist(),
+        "bone_variation": poses.bone_variation.tolist(),
     }
     with write_atomic(path, "w") as file:
         file.write(json.dumps(head)[:-1])
