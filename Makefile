@@ -9,6 +9,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# On a busy machine, threads that spin while they wait stop each other.
+export OMP_WAIT_POLICY ?= PASSIVE
 # Everything quickstart writes; git ignores it.
 OUT := quickstart
 

@@ -40,6 +40,7 @@ from model.build import (
 )
 from model.mdtf import MDTF
 from model.ops import BACKENDS, resolve_backend, set_default_backend
+from model.ops.matmul import fast_matmul
 
 # What a resumed run may change without becoming another run.
 FREE_ON_RESUME = ("epochs", "data_root", "dt_file")
@@ -78,10 +79,11 @@ def run_command(options: argparse.Namespace, processes: Processes, stage: int | 
     seed = choose_seed(options, checkpoint)
     seed_everything(seed)
     task = make_stage(config, options, checkpoint, device)
-    if options.eval_only:
-        evaluate(task, options, processes)
-        return 0
-    return train(task, config, options, checkpoint, seed, processes)
+    with fast_matmul(device):
+        if options.eval_only:
+            evaluate(task, options, processes)
+            return 0
+        return train(task, config, options, checkpoint, seed, processes)
 
 
 def read_checkpoint(options: argparse.Namespace) -> Checkpoint | None:
@@ -113,8 +115,8 @@ def read_config(
         raise UserError("--config FILE is missing, for instance --config configs/h36m/tiny.yaml")
     if config.dataset != "h36m":
         raise UserError(
-            f"{options.config or options.checkpoint}: training and evaluation on {config.dataset} are not part of this"
-            " version yet; use a Human3.6M config"
+            f"{options.config or options.checkpoint}: training and evaluation on {config.dataset}"
+            " are not part of this version yet; use a Human3.6M config"
         )
     if checkpoint:
         check_agreement(config, checkpoint)
