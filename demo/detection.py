@@ -12,7 +12,7 @@ from demo.video import Video
 from lib.keypoints import Layout
 
 # A detector that follows a person settles on the frames before its section, not on the section's.
-WARM_UP = 10
+WARM_UP = 6
 # Shorter sections are not worth their warm-up.
 MIN_SECTION = 60
 MAX_WORKERS = 8

@@ -29,10 +29,13 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a command; a UserError becomes one line on stderr and exit status 2."""
+    """Run a command; a UserError becomes one line on stderr and exit status 2, Ctrl-C 130."""
     try:
         status = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C", file=sys.stderr)
+        status = 130
     sys.exit(status or 0)
