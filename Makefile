@@ -31,7 +31,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 
 quickstart: install
 	rm -rf $(OUT)
-	$(RUN) data/preprocess/synthetic.py --data-root $(OUT)/data --dt-file synthetic.pkl
+	$(RUN) data/preprocess/synthetic.py --data-root $(OUT)/data --frames 150
 	$(RUN) data/preprocess/h36m.py --n-frames 27 --data-root $(OUT)/data --dt-file synthetic.pkl
 	$(RUN) train_firststage.py --config configs/quickstart/first.yaml --new-checkpoint $(OUT)/stage1
 	$(RUN) train_twostage.py --config configs/quickstart/tiny.yaml --new-checkpoint $(OUT)/stage2 \

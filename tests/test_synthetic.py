@@ -27,7 +27,7 @@ from data.projection import (
     write_pickle,
 )
 from lib.camera import Camera
-from lib.errors import UserError
+from lib.errors import UserError, run_main
 from lib.evaluation import EXCLUDED_SOURCES, evaluate_h36m
 from lib.skeleton import H36M
 
@@ -389,7 +389,7 @@ def test_the_command_runs_anywhere_and_keeps_an_existing_file(tmp_path, file):
 def test_bad_numbers_are_named(tmp_path, flags, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["synthetic.py", "--data-root", str(tmp_path), *flags])
     with pytest.raises(SystemExit) as stop:
-        synthetic.main()
+        run_main(synthetic.main)
     assert stop.value.code == 2
     assert f"{flags[0]}: {flags[1]!r} is not a whole number" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
