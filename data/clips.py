@@ -22,16 +22,11 @@ from torch.utils.data import Dataset
 from data.safe_pickle import load_pickle
 from lib.errors import UserError
 from lib.evaluation import TestFrames
-from lib.files import write_json
+from lib.files import UNREADABLE, write_json
 from lib.skeleton import H36M
 
 SPLITS = ("train", "test")
 INDEX, FORMAT = "index.json", 1
-# What json, numpy and mmap raise on files that are damaged or claim absurd sizes.
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
-    *(OverflowError, MemoryError),
-)
 _TEST_ARRAYS = ("action", "video", "factor", "pose_3d_mm", "image_size")
 
 
@@ -161,7 +156,7 @@ class ArrayClips:
                 raise ValueError
             if clips and not 0 <= self.frame_ids.min() <= self.frame_ids.max() < frames:
                 raise ValueError
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise _damaged(directory) from error
 
     def _open(self, name: str) -> np.ndarray:
@@ -188,7 +183,7 @@ class ArrayClips:
             test = TestFrames(**names, **arrays)
             if any(len(arrays[name]) != self._entry["frames"] for name in _TEST_ARRAYS):
                 raise ValueError
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise _damaged(self.where) from error
         return test
 

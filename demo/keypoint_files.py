@@ -6,7 +6,6 @@ AlphaPose's JSON and OpenPose's JSON, one file or a folder of them. No file can 
 
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from demo.tracking import Track, track_people
 from lib.errors import UserError
-from lib.files import write_atomic
+from lib.files import UNREADABLE, write_atomic
 from lib.keypoints import BODY_25, COCO_17, H36M_17, HALPE_26, LAYOUTS, Layout, find_layout
 
 OPENPOSE_PATTERN = "*.json"
@@ -116,7 +115,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     try:
         loaded = np.load(path, allow_pickle=False)
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"keypoints": loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"--keypoints {path}: damaged, or it holds Python objects, which are never loaded;"
             " save plain number arrays"

@@ -3,6 +3,9 @@
 import json
 import os
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,12 @@ from typing import IO, Any
 
 from lib.errors import UserError
 
+# What numpy, zipfile, mmap and json raise on array files that are damaged or claim absurd sizes.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, SyntaxError),
+    *(OverflowError, MemoryError, NotImplementedError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 

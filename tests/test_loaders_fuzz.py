@@ -16,9 +16,12 @@ import torch
 
 from data.clips import ArrayClips, ClipDataset
 from data.h36m import read_pickle
+from data.preprocess.mocap import read_mocap
 from data.safe_pickle import load_pickle
+from demo.keypoint_files import read_keypoints
 from lib.checkpoint import load_checkpoint
 from lib.errors import UserError
+from lib.skeleton import H36M
 
 POSITIONS = 200
 
@@ -58,9 +61,28 @@ def read_clip_folder(path: Path) -> None:
     assert clips[0][0].shape == (9, 17, 3)
 
 
+def keypoint_arrays(path: Path) -> None:
+    np.savez(path, coco17=np.ones((4, 17, 3), np.float32))
+
+
+def keypoint_json(path: Path) -> None:
+    person = {"image_id": "0.jpg", "keypoints": [1.5] * 51, "score": 1.0, "category_id": 1}
+    path.write_text(json.dumps([person | {"image_id": f"{i}.jpg"} for i in range(4)]))
+
+
+def motion_capture(path: Path) -> None:
+    clip = {"subject": "a", "action": "walk", "split": "train", "frames": 60}
+    head = {"fps": 50.0, "unit_m": 0.0005, "parents": list(H36M.parents)}
+    meta = json.dumps({"head": head, "clips": {"one": clip}})
+    np.savez(path, __meta__=np.array(meta), one=np.ones((60, 17, 3), np.int16))
+
+
 LOADERS: dict[str, tuple[Callable, Callable, str]] = {
     "pickle": (a_pickle, read_pickle, "rows.pkl"),
     "checkpoint": (a_checkpoint, load_checkpoint, "best_epoch.pth.tr"),
+    "keypoint arrays": (keypoint_arrays, read_keypoints, "keypoints.npz"),
+    "keypoint JSON": (keypoint_json, read_keypoints, "keypoints.json"),
+    "motion capture": (motion_capture, read_mocap, "mocap.npz"),
     "clip": (a_clip, read_clip_folder, "train/00000000.pkl"),
 }
 

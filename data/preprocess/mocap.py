@@ -34,14 +34,9 @@ from data.projection import (
     write_pickle,
 )
 from lib.errors import CommandParser, UserError, run_main
-from lib.files import find_path
+from lib.files import UNREADABLE, find_path
 from lib.skeleton import H36M
 
-# What numpy, zipfile and json raise on a file that is broken or of another kind.
-UNREADABLE = (
-    *(ValueError, TypeError, AttributeError, OSError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 FORMAT = "data/preprocess/mocap.py describes the format"
 
 
