@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.inference import fused_block
+from model.fused import fused_inference, fused_training
 from model.layers import LN_EPS, MLP, DropPath
 from model.mamba import BiMamba
 from model.norm import statistics_seen_before
@@ -39,7 +39,7 @@ class MambaBlock(nn.Module):
 
     def forward(self, x: Tensor, axis: int = JOINTS) -> Tensor:
         """axis: the one the mixer scans."""
-        fused = fused_block(self, x, axis)
+        fused = fused_inference(self, x, axis)
         if fused is not None:
             return fused
         if self.recompute and torch.is_grad_enabled():
@@ -53,6 +53,9 @@ class MambaBlock(nn.Module):
         return self._forward(x, axis)
 
     def _forward(self, x: Tensor, axis: int) -> Tensor:
+        fused = fused_training(self, x, axis)
+        if fused is not None:
+            return fused
         x = self.drop_path.add(x, self.mixer(self.norm1(x), axis), axis)
         return self.drop_path.add(x, self.mlp(self.norm2(x)), axis)
 

@@ -11,26 +11,6 @@ from lib.parallel import rand_rows
 LN_EPS = 1e-6  # of every LayerNorm but the mixer's and the head's, which keep PyTorch's 1e-5
 
 
-class _GeluLinear(torch.autograd.Function):
-    """linear(gelu(x)), whose backward computes gelu(x) again.
-
-    A kept gelu(x) would be an eighth of all memory that a training step takes.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.linear(F.gelu(x), weight, bias)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        grad_weight = rows.T @ F.gelu(x).flatten(0, -2)
-        grad_x = torch.ops.aten.gelu_backward(grad @ weight, x)
-        return grad_x, grad_weight, rows.sum(0)
-
-
 class MLP(nn.Module):
     """Linear, exact (erf) GELU, Linear; (..., C) -> (..., C)."""
 
@@ -40,11 +20,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x)
-        in_float32 = not torch.is_autocast_enabled(x.device.type)
-        if torch.is_grad_enabled() and in_float32 and not torch.compiler.is_compiling():
-            return _GeluLinear.apply(hidden, self.fc2.weight, self.fc2.bias)
-        return self.fc2(F.gelu(hidden))
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class DropPath(nn.Module):

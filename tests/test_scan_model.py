@@ -6,7 +6,7 @@ import torch
 from lib.skeleton import H36M
 from model import blocks
 from model.blocks import FRAMES, JOINTS, MambaBlock, over_frames, over_joints, recompute_blocks
-from model.inference import fused_block
+from model.fused import fused_inference
 from model.lifter import Lifter
 from model.ops import dispatch, native, set_default_backend
 
@@ -46,7 +46,7 @@ def test_the_block_kernel_equals_the_block_in_float64(dim, frames, axis, adjacen
     block = unsettled(MambaBlock(dim, 16, 4, 0.1, adjacency, backward_graph)).eval()
     x = torch.randn(2, frames, 17, dim)
     with torch.inference_mode():
-        found = fused_block(block, x, axis)
+        found = fused_inference(block, x, axis)
     assert found.is_contiguous()
     with torch.no_grad():
         expected = block.double()(x.double(), axis)
@@ -56,9 +56,9 @@ def test_the_block_kernel_equals_the_block_in_float64(dim, frames, axis, adjacen
 @needs_kernel
 def test_the_block_kernel_runs_in_inference_and_only_there(monkeypatch):
     calls = []
-    real = blocks.fused_block
+    real = blocks.fused_inference
     monkeypatch.setattr(
-        blocks, "fused_block", lambda *a: calls.append(real(*a) is not None) or real(*a)
+        blocks, "fused_inference", lambda *a: calls.append(real(*a) is not None) or real(*a)
     )
     lifter = Lifter(H36M, 9, 64, 2, bone_branch=False)
     clips = torch.randn(1, 9, 17, 3)

@@ -1,6 +1,7 @@
 """The compiled kernels' C interface: structures, argument types, thread count.
 
-The structures are field for field those of csrc/inner.h, scan_op.h and block.h.
+The structures are field for field those of csrc/inner.h, scan_op.h, block.h and
+half_block.h.
 """
 
 import ctypes
@@ -42,6 +43,7 @@ def _structure(name: str, **fields: object) -> type[ctypes.Structure]:
 
 
 _int, _pointer = ctypes.c_int64, ctypes.c_void_p
+Pointer = _pointer
 _SHAPE = ("outer", "inner", "length", "channels", "states", "rank", "taps")
 
 Shape = _structure("Shape", **dict.fromkeys(_SHAPE, _int))
@@ -74,6 +76,24 @@ Block = _structure(
     norm_eps=ctypes.c_float, graph_eps=ctypes.c_float,
 )  # fmt: skip
 
+Head = _structure(
+    "Head",
+    rows=_int, channels=_int, joints=_int, x=_pointer, norm_weight=_pointer, norm_bias=_pointer,
+    weight=_pointer * 2, bias=_pointer * 2, adjacency=_pointer, out=_pointer * 2,
+    eps=ctypes.c_float,
+)  # fmt: skip
+HeadGrads = _structure(
+    "HeadGrads",
+    x=_pointer, norm_weight=_pointer, norm_bias=_pointer, weight=_pointer * 2, bias=_pointer * 2,
+)  # fmt: skip
+_TAIL = ("out_proj", "norm_weight", "norm_bias", "fc1", "fc1_bias", "fc2", "fc2_bias")
+Tail = _structure(
+    "Tail",
+    rows=_int, channels=_int, hidden=_int, x=_pointer, inner=_pointer, mask1=_pointer,
+    mask2=_pointer, **dict.fromkeys(_TAIL, _pointer), out=_pointer, eps=ctypes.c_float,
+)  # fmt: skip
+TailGrads = _structure("TailGrads", **dict.fromkeys(("x", "inner", *_TAIL), _pointer))
+
 
 def view(x: Tensor) -> ctypes.Structure:
     """x: (outer, inner, L, C) or (rows, L, C) with contiguous channels."""
@@ -104,12 +124,11 @@ def open_library() -> ctypes.CDLL:
     """The library, with its functions declared. Raises KernelUnavailable, AttributeError."""
     library = load_library()
     library.mdtf_lanes.restype = library.mdtf_max_chunk.restype = _int
-    library.mdtf_max_joints.restype = _int
+    library.mdtf_max_joints.restype = library.mdtf_row_tile.restype = _int
     library.mdtf_kept_floats.restype = _int
     library.mdtf_kept_floats.argtypes = [_pointer]
-    forwards = (library.mdtf_inner_forward, library.mdtf_scan_forward, library.mdtf_block_forward)
-    for forward in forwards:
-        forward.argtypes = [_pointer, _int]
-    for backward in (library.mdtf_inner_backward, library.mdtf_scan_backward):
-        backward.argtypes = [_pointer, _pointer, _int]
+    for name in ("inner", "scan", "block", "head", "tail"):
+        getattr(library, f"mdtf_{name}_forward").argtypes = [_pointer, _int]
+    for name in ("inner", "scan", "head", "tail"):
+        getattr(library, f"mdtf_{name}_backward").argtypes = [_pointer, _pointer, _int]
     return library

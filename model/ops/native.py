@@ -90,7 +90,7 @@ def _at_most_two_batch_dims(x: Tensor) -> Tensor:
     return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
 
 
-def _no_second_derivative(ctx, *grads):
+def no_second_derivative(ctx, *grads):
     raise RuntimeError(
         "the C scan can be differentiated only once; use the scan backend 'sequential' for more"
     )
@@ -186,7 +186,7 @@ def _inner_autograd(ctx, grad, _grad_states):
 
 
 _inner_forward.register_autograd(_inner_autograd, setup_context=_inner_context)
-_inner_backward.register_autograd(_no_second_derivative)
+_inner_backward.register_autograd(no_second_derivative)
 
 
 def check_tensors(x: Tensor, shapes: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
@@ -323,7 +323,7 @@ def _scan_autograd(ctx, grad, _grad_kept):
 
 
 _scan_forward.register_autograd(_scan_autograd, setup_context=_scan_context)
-_scan_backward.register_autograd(_no_second_derivative)
+_scan_backward.register_autograd(no_second_derivative)
 
 
 def scan_native(

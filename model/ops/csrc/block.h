@@ -7,8 +7,9 @@
  */
 #pragma once
 #include "inner.h"
+#include "rows.h"
 
-enum { ROW_TILE = 48, MAX_JOINTS = 64 };
+enum { MAX_JOINTS = 64 };
 
 typedef struct {
     const float *norm_weight, *norm_bias;                       /* (channels) */
@@ -109,55 +110,13 @@ static BlockScratch take_block_scratch(Arena *arena, const Block *in, const Padd
     return b;
 }
 
-/* Each row to mean 0 and variance 1, then scaled and shifted; rows may be strided. */
-static void layer_norm(int64_t rows, int64_t channels, const float *x, int64_t x_row,
-                       const float *weight, const float *bias, float eps, float *y) {
-    for (int64_t first = 0; first < rows; first += LANES) {
-        int64_t count = smaller(LANES, rows - first);
-        vec sums[LANES] = {0}, squares[LANES] = {0};
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t c = 0; c < channels; c += LANES)
-                sums[i] += load(x + (first + i) * x_row + c);
-        vec mean = lane_sums(sums) / (float)channels;
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t c = 0; c < channels; c += LANES) {
-                vec centred = load(x + (first + i) * x_row + c) - mean[i];
-                squares[i] += centred * centred;
-            }
-        vec variance = lane_sums(squares) / (float)channels + eps;
-        for (int64_t i = 0; i < count; i++) {
-            float scale = 1.0f / sqrtf(variance[i]), m = mean[i];
-            for (int64_t c = 0; c < channels; c += LANES)
-                store(y + (first + i) * channels + c,
-                      (load(x + (first + i) * x_row + c) - m) * scale * load(weight + c) +
-                          load(bias + c));
-        }
-    }
-}
-
-/* x Φ(x), exact to float32: 1 - Φ(a √2) = exp(-a²) P(t) / 2 with t = 1 / (1 + 0.45 a), the form of
- * Abramowitz & Stegun 7.1.26, P of degree 7 instead of 5 (4e-9 instead of 1.5e-7: over the blocks
- * of a model that one shows). */
-INLINE vec gelu(vec x) {
-    vec a = abs_vec(x) * 0.70710678118654752f, t = 1.0f / (1.0f + 0.45f * a);
-    vec p = splat(0.09195892478f);
-    p = p * t - 0.491321818f;
-    p = p * t + 0.8519405055f;
-    p = p * t - 0.3706230136f;
-    p = p * t + 0.4573170403f;
-    p = p * t + 0.2018374862f;
-    p = p * t + 0.258890871f;
-    vec tail = 0.5f * x * p * t * exp2_vec(a * a * -LOG2_E); /* x (1 - Φ(|x|)) */
-    return select_vec(x < splat(0.0f), tail, x - tail);
-}
-
 /* relu(x + BN(Â V x + U x)), x the normalised input; whole frames of `joints` rows. */
 static void graph_convolution(const Block *in, const PackedBlock *w, int direction, int64_t rows,
                               const float *x, int64_t x_row, float *normed, float *wide,
                               float *out) {
     const GraphWeights *g = &in->graph[direction];
     const int64_t c = in->shape.channels, joints = in->shape.length;
-    layer_norm(rows, c, x, x_row, g->norm_weight, g->norm_bias, in->graph_eps, normed);
+    layer_norm(rows, c, x, x_row, g->norm_weight, g->norm_bias, in->graph_eps, normed, NULL);
     gemm_packed(rows, c, 2 * c, (Strided){normed, c, 1}, w->graph[direction], wide, 2 * c, 0);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t j = row % joints;
@@ -198,7 +157,8 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
         int64_t n = smaller(tile, rows - start);
         for (int64_t r = 0; r < n; r++)
             memcpy(b->x + r * c, group_row(&in->x, s, first, start + r), row_bytes);
-        layer_norm(n, c, b->x, c, in->norm1_weight, in->norm1_bias, in->norm_eps, b->normed);
+        layer_norm(n, c, b->x, c, in->norm1_weight, in->norm1_bias, in->norm_eps, b->normed,
+                   NULL);
         float *xz = b->xz + start * 2 * c;
         gemm_packed(n, c, 2 * c, (Strided){b->normed, c, 1}, w->in_proj, xz, 2 * c, 0);
         for (int d = 0; d < DIRECTIONS; d++)
@@ -223,7 +183,8 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
         for (int64_t r = 0; r < n; r++)
             memcpy(b->x + r * c, group_row(&in->x, s, first, start + r), row_bytes);
         gemm_packed(n, c, c, (Strided){b->y + start * c, c, 1}, w->out_proj, b->x, c, 1);
-        layer_norm(n, c, b->x, c, in->norm2_weight, in->norm2_bias, in->norm_eps, b->normed);
+        layer_norm(n, c, b->x, c, in->norm2_weight, in->norm2_bias, in->norm_eps, b->normed,
+                   NULL);
         gemm_packed(n, c, in->hidden, (Strided){b->normed, c, 1}, w->fc1, b->wide, in->hidden, 0);
         for (int64_t r = 0; r < n; r++) {
             float *row = b->wide + r * in->hidden;

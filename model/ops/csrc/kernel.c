@@ -1,12 +1,14 @@
 /* The entry points, called through ctypes: no Python or PyTorch headers, no ABI to follow.
  *
- * Sequences are shared out among `threads` parts of fixed extent. A part is worked off by one
- * thread, and the parts' weight gradients are added in the order of the parts: results depend on
- * `threads`, never on how the threads were scheduled or how many the system granted.
+ * A forward's threads take sequences as they come, since each sequence's result is its own. A
+ * backward is split into parts of fixed extent, more than there are threads so that a delayed one
+ * leaves its share to the others; the parts' weight gradients are added in the order of the parts.
+ * Results depend on `threads` at most, never on how they were scheduled or how many were granted.
  *
  * Every function returns 0, or OUT_OF_MEMORY having written nothing of use.
  */
 #include "block.h"
+#include "half_block.h"
 #include "inner_backward.h"
 #include "scan_op.h"
 
@@ -23,15 +25,23 @@ EXPORT int64_t mdtf_kept_floats(const Shape *s) {
     return s->outer * s->inner * p.kept * p.states * p.channels;
 }
 
-INLINE int64_t part_start(int64_t rows, int64_t part, int64_t parts) {
-    return rows * part / parts;
-}
-
-/* `part` from 0 to `parts`, each on its own thread. A single part starts no thread at all, so that
- * a forked process, which has lost its parent's, can run it. */
-#define FOR_EACH_PART                                                                   \
-    _Pragma("omp parallel for num_threads((int)parts) schedule(static, 1) if (parts > 1)") \
+/* Runs the block for each `part` from 0 to `parts`, on up to `threads` threads. One thread starts
+ * none at all, so that a forked process, which has lost its parent's, can run it. */
+#define FOR_EACH_PART                                                                         \
+    _Pragma("omp parallel for num_threads((int)threads) schedule(dynamic, 1) if (threads > 1)") \
     for (int64_t part = 0; part < parts; part++)
+
+/* In the backward: sequences [first, last) of a part. */
+enum { PARTS_OF_A_THREAD = 4 };
+INLINE int64_t backward_parts(int64_t rows, int64_t threads) {
+    return threads > 1 ? smaller(threads * PARTS_OF_A_THREAD, rows) : 1;
+}
+#define FOR_EACH_ROW                                                               \
+    for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; row++)
+
+/* In the forward: whoever is free takes the next `count` sequences (or rows of a half block). */
+#define FOR_FREE_ROWS(count)                                                           \
+    for (int64_t row; (row = __atomic_fetch_add(&next, (count), __ATOMIC_RELAXED)) < rows;)
 
 /* Adds every other part's gradients to the first's, in the order of the parts. The gradients are
  * the last pieces of a part's scratch, from `from` on. */
@@ -45,6 +55,7 @@ EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
     const int64_t rows = s->outer * s->inner, parts = smaller(threads, rows);
+    int64_t next = 0;
     if (rows == 0 || s->length == 0) return DONE;
 
     Arena measure = {0};
@@ -64,8 +75,7 @@ EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = {memory + packed_floats + part_floats * part, 0};
         Stage stage = take_stage(&own, s, &p, 0);
-        for (int64_t row = part_start(rows, part, parts); row < part_start(rows, part + 1, parts);
-             row++)
+        FOR_FREE_ROWS(1)
             inner_forward_row(in, &p, packed, row, &stage);
     }
     free(memory);
@@ -75,7 +85,7 @@ EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
 EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
-    const int64_t rows = s->outer * s->inner, parts = smaller(threads, rows);
+    const int64_t rows = s->outer * s->inner, parts = backward_parts(rows, threads);
     if (rows == 0 || s->length == 0) return DONE; /* the caller's gradients start at zero */
 
     Arena measure = {0};
@@ -95,8 +105,7 @@ EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t
     FOR_EACH_PART {
         Arena own = {memory + packed_floats + part_floats * part, 0};
         BackwardScratch scratch = take_backward_scratch(&own, s, &p);
-        for (int64_t row = part_start(rows, part, parts); row < part_start(rows, part + 1, parts);
-             row++)
+        FOR_EACH_ROW
             inner_backward_row(in, grads, &p, packed, row, &scratch);
     }
     Arena first_arena = {memory + packed_floats, 0};
@@ -126,6 +135,7 @@ EXPORT int mdtf_scan_forward(const Scan *in, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
     const int64_t rows = s->outer * s->inner, parts = smaller(threads, rows);
+    int64_t next = 0;
     if (rows == 0 || s->length == 0) return DONE;
 
     Arena measure = {0};
@@ -141,8 +151,7 @@ EXPORT int mdtf_scan_forward(const Scan *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = {memory + weight_floats + part_floats * part, 0};
         ScanStage stage = take_scan_stage(&own, &p);
-        for (int64_t row = part_start(rows, part, parts); row < part_start(rows, part + 1, parts);
-             row++)
+        FOR_FREE_ROWS(1)
             scan_forward_row(in, &p, &w, row, &stage);
     }
     free(memory);
@@ -152,7 +161,7 @@ EXPORT int mdtf_scan_forward(const Scan *in, int64_t threads) {
 EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
-    const int64_t rows = s->outer * s->inner, parts = smaller(threads, rows);
+    const int64_t rows = s->outer * s->inner, parts = backward_parts(rows, threads);
     if (rows == 0 || s->length == 0) return DONE;
 
     Arena measure = {0};
@@ -168,8 +177,7 @@ EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t th
     FOR_EACH_PART {
         Arena own = {memory + weight_floats + part_floats * part, 0};
         ScanBackwardScratch scratch = take_scan_backward_scratch(&own, &p);
-        for (int64_t row = part_start(rows, part, parts); row < part_start(rows, part + 1, parts);
-             row++)
+        FOR_EACH_ROW
             scan_backward_row(in, grads, &p, &w, row, &scratch);
     }
     Arena first_arena = {memory + weight_floats, 0};
@@ -186,10 +194,13 @@ EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t th
 
 EXPORT int64_t mdtf_max_joints(void) { return MAX_JOINTS; }
 
+EXPORT int64_t mdtf_row_tile(void) { return ROW_TILE; }
+
 EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
     const int64_t rows = s->outer * s->inner, parts = smaller(threads, rows);
+    int64_t next = 0;
     if (rows == 0 || s->length == 0) return DONE;
 
     Arena measure = {0};
@@ -207,10 +218,120 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = {memory + weight_floats + part_floats * part, 0};
         BlockScratch scratch = take_block_scratch(&own, in, &p);
-        const int64_t end = part_start(rows, part + 1, parts);
-        for (int64_t row = part_start(rows, part, parts); row < end; row += group)
-            block_forward_group(in, &p, &w, row, smaller(group, end - row), &scratch);
+        FOR_FREE_ROWS(group)
+            block_forward_group(in, &p, &w, row, smaller(group, rows - row), &scratch);
     }
+    free(memory);
+    return DONE;
+}
+
+EXPORT int mdtf_head_forward(const Head *in, int64_t threads) {
+    const int64_t rows = in->rows, tile = head_tile(in), parts = threads;
+    int64_t next = 0;
+    Arena measure = {0};
+    take_head_shared(&measure, in);
+    const size_t shared_floats = measure.used;
+    take_head_scratch(&measure, in);
+    const size_t part_floats = measure.used - shared_floats;
+    float *memory = allocate_zeroed(shared_floats + part_floats * parts);
+    if (!memory) return OUT_OF_MEMORY;
+
+    Arena shared = {memory, 0};
+    const HeadShared w = take_head_shared(&shared, in);
+    FOR_EACH_PART {
+        Arena own = {memory + shared_floats + part_floats * part, 0};
+        const HeadScratch scratch = take_head_scratch(&own, in);
+        FOR_FREE_ROWS(tile)
+        head_forward_tile(in, &w, row, smaller(tile, rows - row), &scratch);
+    }
+    free(memory);
+    return DONE;
+}
+
+/* Tiles [first, last) of a part, and in them rows [row, row + count). */
+#define FOR_EACH_TILE(tile)                                                                   \
+    for (int64_t t = tiles * part / parts, row, count;                                        \
+         row = t * (tile), count = smaller((tile), in->rows - row), t < tiles * (part + 1) / parts; \
+         t++)
+
+EXPORT int mdtf_head_backward(const Head *in, const HeadGrads *grads, int64_t threads) {
+    const int64_t tile = head_tile(in), tiles = (in->rows + tile - 1) / tile;
+    const int64_t parts = backward_parts(tiles, threads), c = in->channels;
+    Arena measure = {0};
+    take_head_backward_scratch(&measure, in);
+    const size_t part_floats = measure.used;
+    float *memory = allocate_zeroed(part_floats * parts);
+    if (!memory) return OUT_OF_MEMORY;
+
+    FOR_EACH_PART {
+        Arena own = {memory + part_floats * part, 0};
+        const HeadBackwardScratch scratch = take_head_backward_scratch(&own, in);
+        FOR_EACH_TILE(tile) head_backward_tile(in, grads, row, count, &scratch);
+    }
+    Arena first = {memory, 0};
+    const HeadGrads total = take_head_backward_scratch(&first, in).grads;
+    add_parts(memory, part_floats, parts, total.norm_weight);
+    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
+    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        memcpy(grads->weight[i], total.weight[i], c * c * sizeof(float));
+        if (in->joints) memcpy(grads->bias[i], total.bias[i], c * sizeof(float));
+    }
+    free(memory);
+    return DONE;
+}
+
+EXPORT int mdtf_tail_forward(const Tail *in, int64_t threads) {
+    const int64_t rows = in->rows, tile = ROW_TILE, parts = threads;
+    int64_t next = 0;
+    Arena measure = {0};
+    take_tail_shared(&measure, in);
+    const size_t shared_floats = measure.used;
+    take_tail_scratch(&measure, in);
+    const size_t part_floats = measure.used - shared_floats;
+    float *memory = allocate_zeroed(shared_floats + part_floats * parts);
+    if (!memory) return OUT_OF_MEMORY;
+
+    Arena shared = {memory, 0};
+    const TailShared w = take_tail_shared(&shared, in);
+    FOR_EACH_PART {
+        Arena own = {memory + shared_floats + part_floats * part, 0};
+        const TailScratch scratch = take_tail_scratch(&own, in);
+        FOR_FREE_ROWS(tile)
+        tail_forward_tile(in, &w, row, smaller(tile, rows - row), &scratch);
+    }
+    free(memory);
+    return DONE;
+}
+
+EXPORT int mdtf_tail_backward(const Tail *in, const TailGrads *grads, int64_t threads) {
+    const int64_t tiles = (in->rows + ROW_TILE - 1) / ROW_TILE, c = in->channels, h = in->hidden;
+    const int64_t parts = backward_parts(tiles, threads);
+    Arena measure = {0};
+    take_tail_shared(&measure, in);
+    const size_t shared_floats = measure.used;
+    take_tail_backward_scratch(&measure, in);
+    const size_t part_floats = measure.used - shared_floats;
+    float *memory = allocate_zeroed(shared_floats + part_floats * parts);
+    if (!memory) return OUT_OF_MEMORY;
+
+    Arena shared = {memory, 0};
+    const TailShared w = take_tail_shared(&shared, in);
+    FOR_EACH_PART {
+        Arena own = {memory + shared_floats + part_floats * part, 0};
+        const TailBackwardScratch scratch = take_tail_backward_scratch(&own, in);
+        FOR_EACH_TILE(ROW_TILE) tail_backward_tile(in, grads, &w, row, count, &scratch);
+    }
+    Arena first = {memory + shared_floats, 0};
+    const TailGrads total = take_tail_backward_scratch(&first, in).grads;
+    add_parts(first.base, part_floats, parts, total.out_proj);
+    memcpy(grads->out_proj, total.out_proj, c * c * sizeof(float));
+    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
+    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
+    memcpy(grads->fc1, total.fc1, h * c * sizeof(float));
+    memcpy(grads->fc1_bias, total.fc1_bias, h * sizeof(float));
+    memcpy(grads->fc2, total.fc2, c * h * sizeof(float));
+    memcpy(grads->fc2_bias, total.fc2_bias, c * sizeof(float));
     free(memory);
     return DONE;
 }

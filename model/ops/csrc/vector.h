@@ -1,7 +1,7 @@
 /* A vector of floats and the functions of it that the kernels need.
  *
  * Lanes are channels. GCC's and clang's vector extensions write the arithmetic; intrinsics appear
- * only where the extensions have no word for an instruction (min, max, AVX-512's scalef).
+ * only where the extensions have no word for an instruction (min, max, permutations).
  */
 #pragma once
 #include <math.h>
@@ -61,50 +61,57 @@ INLINE vec min_vec(vec x, vec other) {
 }
 INLINE vec abs_vec(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-/* 2^r for |r| <= 1/2. */
-INLINE vec exp2_near_zero(vec r) {
+/* 2^x to 1e-7 relative, exact at 0; exactly 0 from -127 down. x must be at most 127.
+ *
+ * x = n + k/ENTRIES + r: 2^(k/ENTRIES) is looked up by the CPU's permutation instruction, 2^r is a
+ * short polynomial, 2^n an addition to the exponent's bits. Adding 1.5 * 2^23 / ENTRIES rounds x to
+ * whole entries and leaves n and k in the sum's low bits. The polynomial is minimax but for p(0) = 1
+ * and (with tables) p'(0) = ln 2: it must not be off near 0, where slow decays live, since a state
+ * remembers thousands of such steps. */
+#if AVX512 || AVX2
+#if AVX512
+#define ENTRIES_LOG2 4
+#else
+#define ENTRIES_LOG2 3
+#endif
+#define ROUNDING (1.5f * (1 << (23 - ENTRIES_LOG2)))
+INLINE vec exp2_vec(vec x) {
+    x = max_vec(x, splat(-127.0f));
+    vec shifted = x + ROUNDING;
+    vec r = x - (shifted - ROUNDING);
+    /* 2^(k/ENTRIES), less the k that the shift below adds to the low end of the exponent's bits. */
+#if AVX512
+    const __m512 table = {0x1.000000p+0f, 0x1.fb5586p-1f, 0x1.f72b84p-1f, 0x1.f387a6p-1f,
+                          0x1.f06fe0p-1f, 0x1.edea64p-1f, 0x1.ebfdaep-1f, 0x1.eab07ep-1f,
+                          0x1.ea09e6p-1f, 0x1.ea1148p-1f, 0x1.eace54p-1f, 0x1.ec4918p-1f,
+                          0x1.ee89fap-1f, 0x1.f199bep-1f, 0x1.f5818ep-1f, 0x1.fa4afap-1f};
+    ivec k = (ivec)_mm512_permutexvar_ps((__m512i)shifted, table); /* by the low four bits */
+    vec p = splat(5.550429225e-2f);
+    p = p * r + 2.402342707e-01f;
+    p = p * r + 6.931471806e-01f;
+#else
+    const __m256 table = {0x1.000000p+0f, 0x1.f72b84p-1f, 0x1.f06fe0p-1f, 0x1.ebfdaep-1f,
+                          0x1.ea09e6p-1f, 0x1.eace54p-1f, 0x1.ee89fap-1f, 0x1.f5818ep-1f};
+    ivec k = (ivec)_mm256_permutevar8x32_ps(table, (__m256i)shifted); /* by the low three bits */
+    vec p = splat(5.549622177e-2f);
+    p = p * r + 2.402576300e-01f;
+    p = p * r + 6.931472143e-01f;
+#endif
+    p = p * r + 1.0f;
+    return (vec)(k + ((ivec)shifted << (23 - ENTRIES_LOG2))) * p;
+}
+#else
+INLINE vec exp2_vec(vec x) {
+    x = max_vec(x, splat(-127.0f));
+    vec shifted = x + 12582912.0f;
+    vec r = x - (shifted - 12582912.0f);
     vec p = splat(1.535336188319500e-4f);
     p = p * r + 1.339887440266574e-3f;
     p = p * r + 9.618437357674640e-3f;
     p = p * r + 5.550332471162809e-2f;
     p = p * r + 2.402264791363012e-1f;
     p = p * r + 6.931472028550421e-1f;
-    return p * r + 1.0f;
-}
-
-/* 2^x to 1e-7 relative, exact at 0; exactly 0 from -127 down. x must be at most 127.
- *
- * x = n + r with n its nearest multiple of 1 (AVX-512, others) or 1/8 (AVX2, whose permutation
- * instruction looks up 2^(k/8)), and 2^r by a minimax polynomial constrained to p(0) = 1: without
- * that constraint it is off by an ulp at 0, where slow decays live, and a state remembers
- * thousands of such steps. Adding 1.5 * 2^23 (2^20) rounds: it leaves n in the sum's low bits. */
-#if AVX512
-INLINE vec exp2_vec(vec x) {
-    x = max_vec(x, splat(-160.0f));
-    vec n = (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
-    return (vec)_mm512_scalef_ps((__m512)exp2_near_zero(x - n), (__m512)n);
-}
-#elif AVX2
-INLINE vec exp2_vec(vec x) {
-    x = max_vec(x, splat(-127.0f));
-    vec shifted = x + 1572864.0f;
-    vec r = x - (shifted - 1572864.0f);
-    /* 2^(k/8), less the k that the shift below adds to the low end of the exponent's bits. */
-    const __m256 table = {0x1.000000p+0f, 0x1.f72b84p-1f, 0x1.f06fe0p-1f, 0x1.ebfdaep-1f,
-                          0x1.ea09e6p-1f, 0x1.eace54p-1f, 0x1.ee89fap-1f, 0x1.f5818ep-1f};
-    ivec k = (ivec)_mm256_permutevar8x32_ps(table, (__m256i)shifted); /* by the low three bits */
-    vec scale = (vec)(k + ((ivec)shifted << 20));
-    vec p = splat(5.549622177e-2f);
-    p = p * r + 2.402576300e-01f;
-    p = p * r + 6.931472143e-01f;
     p = p * r + 1.0f;
-    return scale * p;
-}
-#else
-INLINE vec exp2_vec(vec x) {
-    x = max_vec(x, splat(-127.0f));
-    vec shifted = x + 12582912.0f;
-    vec p = exp2_near_zero(x - (shifted - 12582912.0f));
     return (vec)((ivec)p + ((ivec)shifted << 23)); /* at -127: p = 1, and its exponent becomes 0 */
 }
 #endif
