@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.ops import bidirectional_inner, resolve_backend
+from model.ops import bidirectional_inner, native, resolve_backend
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
 from model.ops.half_block import block_tail, norm_graph, norm_linears, takes_halves
 
 if TYPE_CHECKING:
     from model.blocks import MambaBlock
     from model.mamba import GraphInput
+
+FREE_MEMORY_LIMIT = 3 * 2**28  # bytes that may lie idle where memory matters
 
 
 def _takes_kernels(x: Tensor) -> bool:
@@ -93,6 +95,7 @@ def fused_training(block: "MambaBlock", x: Tensor, axis: int) -> Tensor | None:
         return None
     if not takes_halves(x.shape[-1], mlp.fc1.out_features, _joints(block, x)):
         return None
+    _settle_heap(block)
     halves = mixer.in_proj.weight.chunk(2)
     inner_x, z = norm_linears(x, norm1.weight, norm1.bias, *halves, norm1.eps)
     inner = bidirectional_inner(
@@ -116,6 +119,14 @@ def fused_training(block: "MambaBlock", x: Tensor, axis: int) -> Tensor | None:
     )
     masks = (block.drop_path.mask(x, axis) for _ in range(2))  # drawn in this order
     return block_tail(x, inner, *masks, weights, norm2.eps)
+
+
+@torch.compiler.assume_constant_result
+def _settle_heap(block: "MambaBlock") -> None:
+    """What to do with the memory that a step frees: with recomputed blocks it must stay little."""
+    native.keep_freed_memory()
+    if block.recompute:
+        native.give_back_memory(FREE_MEMORY_LIMIT)
 
 
 def _graph_input(graph: "GraphInput", x: Tensor) -> Tensor:

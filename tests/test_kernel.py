@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.ops import compile, library, native, resolve_backend
+from model.ops import compile, library, native, resolve_backend, self_check
 from tests.scan_cases import (
     assert_close,
     inner_inputs,
@@ -265,8 +265,9 @@ def test_other_cpus_vectors_give_the_same(tmp_path):
         flags += " -mno-avx512f -mno-avx2"
     code = """
         from model.ops import native
+        from model.ops.self_check import self_check
         assert native.loaded().mdtf_lanes() == 16
-        print(native.self_check())
+        print(self_check())
     """
     done = _python(code, XDG_CACHE_HOME=str(tmp_path), MDTF_KERNEL_CFLAGS=flags)
     assert float(done.stdout) < 1e-6, done.stderr
@@ -292,7 +293,7 @@ def test_a_failing_compiler_is_named_with_its_error(tmp_path):
 def test_a_kernel_with_wrong_answers_is_not_used(monkeypatch, caplog):
     monkeypatch.setattr(native, "_verdict", [])
     monkeypatch.setattr(native, "_library", None)
-    monkeypatch.setattr(native, "self_check", lambda: float("nan"))
+    monkeypatch.setattr(self_check, "self_check", lambda: float("nan"))
     with caplog.at_level(logging.WARNING, logger="mdtf"):
         name, reason = resolve_backend("auto", torch.device("cpu"), F32)
     assert name == "torch"
@@ -330,6 +331,10 @@ def test_structures_are_as_large_as_in_c():
     assert words == 7 + 2 * 4 + 4 + 2 * 7 + 4 + 1
     assert ctypes.sizeof(library.InnerGrads) // 8 == 2 * 4 + 4 + 2 * 7
     assert ctypes.sizeof(library.Scan) // 8 == 7 + 4 * 4 + 7 + 4 + 1 + 1
+    assert ctypes.sizeof(library.Head) // 8 == 3 + 3 + 2 * 2 + 1 + 2 + 1
+    assert ctypes.sizeof(library.HeadGrads) // 8 == 3 + 2 * 2
+    assert ctypes.sizeof(library.Tail) // 8 == 3 + 4 + 7 + 1 + 1
+    assert ctypes.sizeof(library.TailGrads) // 8 == 2 + 7
 
 
 def test_torch_compile_sees_an_opaque_operator():

@@ -126,6 +126,7 @@ def open_library() -> ctypes.CDLL:
     library.mdtf_lanes.restype = library.mdtf_max_chunk.restype = _int
     library.mdtf_max_joints.restype = library.mdtf_row_tile.restype = _int
     library.mdtf_kept_floats.restype = _int
+    library.mdtf_heap_give_back.argtypes = [_int]
     library.mdtf_kept_floats.argtypes = [_pointer]
     for name in ("inner", "scan", "block", "head", "tail"):
         getattr(library, f"mdtf_{name}_forward").argtypes = [_pointer, _int]

@@ -5,6 +5,7 @@ function, and autograd their hand-written backward. float32 on the CPU, differen
 """
 
 import ctypes
+import functools
 import math
 import threading
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from model.ops import library as c
 from model.ops.compile import KernelUnavailable, log
-from model.ops.definition import DirectionWeights, inner_composed, scan_sequential
+from model.ops.definition import DirectionWeights
 
 MAX_TAPS = 4  # as in csrc/inner.h
 SELF_CHECK_TOLERANCE = 1e-4
@@ -46,6 +47,8 @@ def unavailable() -> str | None:
 
 def _load_and_check() -> str | None:
     global _library
+    from model.ops.self_check import self_check  # which imports what it checks
+
     try:
         _library = c.open_library()
         error = self_check()
@@ -56,6 +59,21 @@ def _load_and_check() -> str | None:
         log.warning("no C kernel, the slower PyTorch scan runs instead: %s", error)
         return str(error)
     return None
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """From now on this process keeps the memory it frees, and takes it again without the system.
+
+    For training: pages from the system cost up to half of a step. See csrc/heap.h.
+    """
+    loaded().mdtf_heap_keep_freed()
+
+
+def give_back_memory(limit: int) -> None:
+    """Give freed memory back to the system if it is more than `limit` bytes and half of what is
+    in use."""
+    loaded().mdtf_heap_give_back(limit)
 
 
 # --- shapes ---------------------------------------------------------------------------------------
@@ -173,6 +191,7 @@ def _inner_context(ctx, inputs, output) -> None:
     x_forward, x_backward, z, weights, keep = inputs
     ctx.save_for_backward(x_forward, x_backward, z, output[1], *weights)
     ctx.kept = keep
+    ctx.set_materialize_grads(False)  # the states have none, and zeros for them are megabytes
 
 
 def _inner_autograd(ctx, grad, _grad_states):
@@ -310,6 +329,7 @@ def _scan_context(ctx, inputs, output) -> None:
     *tensors, reverse, keep = inputs
     ctx.save_for_backward(*tensors, output[1])
     ctx.reverse, ctx.kept = reverse, keep
+    ctx.set_materialize_grads(False)
 
 
 def _scan_autograd(ctx, grad, _grad_kept):
@@ -354,47 +374,3 @@ def scan_native(
     keep = _needs_grad(u_, delta, A, B, C, D)
     y, _ = torch.ops.mdtf.scan_forward(u_, delta, A, B, C, D, reverse, keep)
     return y if y.dim() == u.dim() else y.view(u.shape)
-
-
-# --- is it right? ---------------------------------------------------------------------------------
-def self_check() -> float:
-    """The largest error of small cases, outputs and gradients, relative to each one's maximum."""
-    with torch.inference_mode(False), torch.enable_grad():  # the caller may be in either
-        return _self_check()
-
-
-def _self_check() -> float:
-    generator = torch.Generator().manual_seed(0)
-    channels, states, rank, taps, length = 12, 16, 1, 4, 21
-
-    def draw(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator) - 0.5
-
-    def direction() -> DirectionWeights:
-        return DirectionWeights(
-            draw(channels, 1, taps), draw(channels), draw(rank + 2 * states, channels),
-            draw(channels, rank), draw(channels) - 2, -4 * draw(channels, states).abs(),
-            draw(channels),
-        )  # fmt: skip
-
-    def error(fast, definition, inputs: list[Tensor]) -> float:
-        results = []
-        for function, dtype in ((fast, torch.float32), (definition, torch.float64)):
-            leaves = [t.to(dtype).requires_grad_() for t in inputs]
-            out = function(*leaves)
-            results.append([out, *torch.autograd.grad(out, leaves, out.detach())])
-        pairs = zip(*results, strict=True)
-        return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
-
-    def inner(function):
-        return lambda x, z, *w: function(
-            x, x, z, DirectionWeights(*w[:7]), DirectionWeights(*w[7:])
-        )
-
-    x, z = draw(2, length, channels), draw(2, length, channels)
-    A, D = -4 * draw(channels, states).abs(), draw(channels)
-    B, C = draw(2, length, states), draw(2, length, states)
-    return max(
-        error(inner(inner_native), inner(inner_composed), [x, z, *direction(), *direction()]),
-        error(scan_native, scan_sequential, [x, z.abs(), A, B, C, D]),
-    )

@@ -9,6 +9,7 @@
  */
 #include "block.h"
 #include "half_block.h"
+#include "heap.h"
 #include "inner_backward.h"
 #include "scan_op.h"
 
@@ -193,6 +194,10 @@ EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t th
 }
 
 EXPORT int64_t mdtf_max_joints(void) { return MAX_JOINTS; }
+
+EXPORT void mdtf_heap_keep_freed(void) { heap_keep_freed(); }
+
+EXPORT void mdtf_heap_give_back(int64_t limit) { heap_give_back((size_t)limit); }
 
 EXPORT int64_t mdtf_row_tile(void) { return ROW_TILE; }
 
