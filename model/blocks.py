@@ -37,11 +37,15 @@ class MambaBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.recompute = False  # see recompute_blocks()
 
-    def forward(self, x: Tensor, axis: int = JOINTS) -> Tensor:
-        """axis: the one the mixer scans."""
-        fused = fused_inference(self, x, axis)
+    def forward(self, x: Tensor, axis: int = JOINTS, norm: nn.LayerNorm | None = None) -> Tensor:
+        """axis: the one the mixer scans; norm: applied to the block's output."""
+        fused = fused_inference(self, x, axis, norm)
         if fused is not None:
             return fused
+        y = self._recomputed(x, axis)
+        return y if norm is None else norm(y)
+
+    def _recomputed(self, x: Tensor, axis: int) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(
                 self._forward,
@@ -70,11 +74,11 @@ def recompute_blocks(model: nn.Module, recompute: bool = True) -> None:
             module.recompute = recompute
 
 
-def over_joints(block: nn.Module, x: Tensor) -> Tensor:
-    """Run a block over the J joints of each frame; x: (B, T, J, C) -> same."""
-    return block(x, JOINTS)
+def over_joints(block: nn.Module, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+    """norm(block) over the J joints of each frame; x: (B, T, J, C) -> same."""
+    return block(x, JOINTS, norm)
 
 
-def over_frames(block: nn.Module, x: Tensor) -> Tensor:
-    """Run a block over the T frames of each joint; x: (B, T, J, C) -> same."""
-    return block(x, FRAMES)
+def over_frames(block: nn.Module, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+    """norm(block) over the T frames of each joint; x: (B, T, J, C) -> same."""
+    return block(x, FRAMES, norm)

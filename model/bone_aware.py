@@ -57,6 +57,6 @@ class BoneAwareModule(nn.Module):
             self.narrow,
             strict=True,
         ):
-            x = spatial_norm(over_joints(spatial, x))
-            x = narrow(temporal_norm(over_frames(temporal, x)))
+            x = over_joints(spatial, x, spatial_norm)
+            x = narrow(over_frames(temporal, x, temporal_norm))
         return x

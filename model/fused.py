@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.ops import bidirectional_inner, native, resolve_backend
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
@@ -31,8 +31,10 @@ def _joints(block: "MambaBlock", x: Tensor) -> int:
     return x.shape[-2] if has_graph else 0
 
 
-def fused_inference(block: "MambaBlock", x: Tensor, axis: int) -> Tensor | None:
-    """The block's output in one kernel, or None where it does not apply.
+def fused_inference(
+    block: "MambaBlock", x: Tensor, axis: int, norm: nn.LayerNorm | None = None
+) -> Tensor | None:
+    """norm(block(x)) in one kernel, or None where it does not apply.
 
     It applies in eval mode without gradients.
     """
@@ -66,6 +68,8 @@ def fused_inference(block: "MambaBlock", x: Tensor, axis: int) -> Tensor | None:
         mixer.forward_graph.conv.adj if joints else None,
         axis=axis,
         norm_eps=block.norm1.eps,
+        last_norm=None if norm is None else (norm.weight, norm.bias),
+        last_eps=0.0 if norm is None else norm.eps,
     )
 
 

@@ -22,8 +22,8 @@ class BoneBranch(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.embed(features)
-        x = self.spatial_norm(over_joints(self.spatial, x))
-        return self.temporal_norm(over_frames(self.temporal, x))
+        x = over_joints(self.spatial, x, self.spatial_norm)
+        return over_frames(self.temporal, x, self.temporal_norm)
 
 
 class Fusion(nn.Module):
@@ -95,11 +95,11 @@ class Lifter(nn.Module):
         """pose_2d (B, T, J, 3), bone features (B, T, J, 3; unread without the bone branch)
         -> pose_3d (B, T, J, 3) in normalised units."""
         x = self.embed(pose_2d) + self.spatial_position
-        x = self.spatial_norm(over_joints(self.spatial[0], x)) + self.temporal_position[:, :, None]
-        x = self.temporal_norm(over_frames(self.temporal[0], x))
+        x = over_joints(self.spatial[0], x, self.spatial_norm) + self.temporal_position[:, :, None]
+        x = over_frames(self.temporal[0], x, self.temporal_norm)
         if self.bone_branch is not None:
             x = self.fusion(x, self.bone_branch(features))
         for spatial, temporal in zip(self.spatial[1:], self.temporal[1:], strict=True):
-            x = self.spatial_norm(over_joints(spatial, x))
-            x = self.temporal_norm(over_frames(temporal, x))
+            x = over_joints(spatial, x, self.spatial_norm)
+            x = over_frames(temporal, x, self.temporal_norm)
         return self.head(x)

@@ -31,6 +31,7 @@ def unsettled(module):
 @needs_kernel
 @pytest.mark.parametrize("dim", [8, 16, 64])
 @pytest.mark.parametrize("frames", [1, 5, 60])
+@pytest.mark.parametrize("is_followed_by_norm", [False, True])
 @pytest.mark.parametrize(
     ("axis", "adjacency", "backward_graph"),
     [
@@ -40,16 +41,19 @@ def unsettled(module):
         (JOINTS, ADJACENCY, False),
     ],
 )
-def test_the_block_kernel_equals_the_block_in_float64(dim, frames, axis, adjacency, backward_graph):
+def test_the_block_kernel_equals_the_block_in_float64(
+    dim, frames, axis, adjacency, backward_graph, is_followed_by_norm
+):
     if dim % native.loaded().mdtf_lanes():
         pytest.skip("this CPU's vectors are wider")
     block = unsettled(MambaBlock(dim, 16, 4, 0.1, adjacency, backward_graph)).eval()
     x = torch.randn(2, frames, 17, dim)
+    norm = unsettled(torch.nn.LayerNorm(dim, eps=1e-3)) if is_followed_by_norm else None
     with torch.inference_mode():
-        found = fused_inference(block, x, axis)
+        found = fused_inference(block, x, axis, norm)
     assert found.is_contiguous()
     with torch.no_grad():
-        expected = block.double()(x.double(), axis)
+        expected = block.double()(x.double(), axis, norm and norm.double())
     assert (found - expected).abs().max() < 2e-6 * expected.abs().max()
 
 

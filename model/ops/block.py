@@ -57,15 +57,17 @@ def _block_forward(
     graph_forward: list[Tensor],
     graph_backward: list[Tensor],
     adjacency: Tensor | None,
+    last_norm: list[Tensor],
     norm_eps: float,
+    last_eps: float,
     graph_eps: float,
 ) -> Tensor:
     x = native.dense_channels(x)
     out = native.like(x)
     conv_weight, _, _, dt_proj, _, A, _ = directions[:7]
-    block, directions, graph_forward, graph_backward = (
+    block, directions, graph_forward, graph_backward, last_norm = (
         [w.contiguous() for w in weights]
-        for weights in (block, directions, graph_forward, graph_backward)
+        for weights in (block, directions, graph_forward, graph_backward, last_norm)
     )
     if adjacency is not None:
         adjacency = adjacency.contiguous()
@@ -77,12 +79,14 @@ def _block_forward(
         c.view(x),
         c.view(out),
         *(w.data_ptr() for w in block),
+        *([w.data_ptr() for w in last_norm] or (None, None)),
         c.both_weights(directions),
         (c.GraphWeights * 2)(*graphs),
         None if adjacency is None else adjacency.data_ptr(),
         block[6].shape[0],
         (ctypes.c_int64 * 2)(0, 1),
         norm_eps,
+        last_eps,
         graph_eps,
     )
     c.call(native.loaded().mdtf_block_forward, struct)
@@ -90,7 +94,18 @@ def _block_forward(
 
 
 @_block_forward.register_fake
-def _(x, block, directions, graph_forward, graph_backward, adjacency, norm_eps, graph_eps):
+def _(
+    x,
+    block,
+    directions,
+    graph_forward,
+    graph_backward,
+    adjacency,
+    last_norm,
+    norm_eps,
+    last_eps,
+    graph_eps,
+):
     return native.like(x)
 
 
@@ -109,12 +124,15 @@ def block_forward(
     *,
     axis: int,
     norm_eps: float,
+    last_norm: tuple[Tensor, Tensor] | None = None,
+    last_eps: float = 1e-5,
     graph_eps: float = 1e-5,
 ) -> Tensor:
     """x (B, T, J, C) or (N, L, C) -> same, without gradients.
 
     axis: the scanned one; adjacency: (J, J) normalised, needed with a graph. The backward graph's
-    BatchNorm has its joints in the reversed order.
+    BatchNorm has its joints in the reversed order. last_norm: weight and bias of a LayerNorm that
+    the output goes through.
     """
     channels, hidden = x.shape[-1], block.fc1.shape[0]
     square, vector = (channels, channels), (channels,)
@@ -123,6 +141,9 @@ def block_forward(
         (hidden, channels), (hidden,), (channels, hidden), vector,
     )  # fmt: skip
     native.check_tensors(x, _named(block, sizes))
+    if last_norm:
+        names = ("last_norm.weight", "last_norm.bias")
+        native.check_tensors(x, {n: (w, vector) for n, w in zip(names, last_norm, strict=True)})
     native.check_direction(x, forward)
     native.check_direction(x, backward)
     for graph in (graph_forward, graph_backward):
@@ -138,7 +159,9 @@ def block_forward(
         list(graph_forward or ()),
         list(graph_backward or ()),
         adjacency,
+        list(last_norm or ()),
         norm_eps,
+        last_eps,
         graph_eps,
     )
     return out.transpose(axis, -2)

@@ -66,14 +66,14 @@ _GRAPH = (
 )  # fmt: skip
 _BLOCK = (
     "norm1_weight", "norm1_bias", "in_proj", "out_proj", "norm2_weight", "norm2_bias",
-    "fc1", "fc1_bias", "fc2", "fc2_bias",
+    "fc1", "fc1_bias", "fc2", "fc2_bias", "last_weight", "last_bias",
 )  # fmt: skip
 GraphWeights = _structure("GraphWeights", **dict.fromkeys(_GRAPH, _pointer))
 Block = _structure(
     "Block",
     shape=Shape, x=View, out=View, **dict.fromkeys(_BLOCK, _pointer), weights=Weights * 2,
     graph=GraphWeights * 2, adjacency=_pointer, hidden=_int, reversed=_int * 2,
-    norm_eps=ctypes.c_float, graph_eps=ctypes.c_float,
+    norm_eps=ctypes.c_float, last_eps=ctypes.c_float, graph_eps=ctypes.c_float,
 )  # fmt: skip
 
 Head = _structure(

@@ -73,9 +73,11 @@ def _self_check() -> float:
         graph = GraphWeights(*norm, linears[1], linears[3], linears[0], linears[2], *statistics)
         both = direction(c), direction(c)
         found = block_forward(
-            x, weights, *both, graph, graph, adjacency, axis=-2, norm_eps=EPS, graph_eps=EPS
-        )
-        errors.append(_difference(found, _block(x, weights, both, graph, adjacency)))
+            x, weights, *both, graph, graph, adjacency,
+            axis=-2, norm_eps=EPS, last_norm=tuple(norm), last_eps=EPS, graph_eps=EPS,
+        )  # fmt: skip
+        exact = _block(x, weights, both, graph, adjacency)
+        errors.append(_difference(found, _layer_norm(exact, *(w.double() for w in norm))))
     return max(errors)
 
 

@@ -2,6 +2,7 @@
  *
  *   x += out_proj(inner(graph_f(LN(x)), graph_b(LN(x)), z))       x += MLP(LN(x))
  *
+ * and, if one is given, the LayerNorm that follows the block.
  * BatchNorm is folded to one multiply-add. Weights are repacked at every call, which costs less
  * than a hundredth of it, and can never be out of date.
  */
@@ -23,12 +24,14 @@ typedef struct {
     const float *norm1_weight, *norm1_bias, *in_proj, *out_proj; /* (2c, c), (c, c) */
     const float *norm2_weight, *norm2_bias;
     const float *fc1, *fc1_bias, *fc2, *fc2_bias; /* (hidden, c), (c, hidden) */
+    const float *last_weight, *last_bias;         /* of the norm after the block, or NULL */
     Weights weights[DIRECTIONS];
     GraphWeights graph[DIRECTIONS]; /* norm_weight NULL: no graph convolution there */
     const float *adjacency;         /* (joints, joints), normalised */
     int64_t hidden;                 /* a multiple of LANES */
     int64_t reversed[DIRECTIONS];   /* whether the BatchNorm's joints are in the reversed order */
-    float norm_eps, graph_eps;      /* of the block's LayerNorms; of the graph's LN and BN */
+    float norm_eps, last_eps;       /* of the block's LayerNorms; of the one after it */
+    float graph_eps;                /* of the graph's LN and BN */
 } Block;
 
 typedef struct {
@@ -194,6 +197,8 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
                 store(b->x + r * c + i, load(b->x + r * c + i) + load(in->fc2_bias + i));
         }
         gemm_packed(n, in->hidden, c, (Strided){b->wide, in->hidden, 1}, w->fc2, b->x, c, 1);
+        if (in->last_weight)
+            layer_norm(n, c, b->x, c, in->last_weight, in->last_bias, in->last_eps, b->x, NULL);
         for (int64_t r = 0; r < n; r++)
             memcpy(group_row(&in->out, s, first, start + r), b->x + r * c, row_bytes);
     }
