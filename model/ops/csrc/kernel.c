@@ -26,6 +26,19 @@ EXPORT int64_t mdtf_kept_floats(const Shape *s) {
     return s->outer * s->inner * p.kept * p.states * p.channels;
 }
 
+/* One allocation for what all parts share, then what each has for its own; both statements take
+ * their pieces from `measure`. */
+#define ALLOCATE(take_shared, take_own)                                       \
+    Arena measure = {0};                                                      \
+    take_shared;                                                              \
+    const size_t shared_floats = measure.used;                                \
+    take_own;                                                                 \
+    const size_t part_floats = measure.used - shared_floats;                  \
+    float *memory = allocate_zeroed(shared_floats + part_floats * parts);     \
+    if (!memory) return OUT_OF_MEMORY;                                        \
+    Arena shared __attribute__((unused)) = {memory, 0}
+#define OWN(part) {memory + shared_floats + part_floats * (part), 0}
+
 /* Runs the block for each `part` from 0 to `parts`, on up to `threads` threads. One thread starts
  * none at all, so that a forked process, which has lost its parent's, can run it. */
 #define FOR_EACH_PART                                                                         \
@@ -52,6 +65,13 @@ static void add_parts(float *first, size_t part_floats, int64_t parts, const flo
             first[i] += first[part_floats * part + i];
 }
 
+static void take_directions(Arena *arena, const Inner *in, const Padded *p, Packed *packed) {
+    for (int d = 0; d < DIRECTIONS; d++) {
+        packed[d] = take_packed(arena, &in->shape, p, 1);
+        if (arena->base) pack(&in->shape, p, &in->weights[d], &packed[d]);
+    }
+}
+
 EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
@@ -59,25 +79,13 @@ EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
     int64_t next = 0;
     if (rows == 0 || s->length == 0) return DONE;
 
-    Arena measure = {0};
-    for (int d = 0; d < DIRECTIONS; d++) take_packed(&measure, s, &p, 1);
-    const size_t packed_floats = measure.used;
-    take_stage(&measure, s, &p, 0);
-    const size_t part_floats = measure.used - packed_floats;
-    float *memory = allocate_zeroed(packed_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
-
-    Arena shared = {memory, 0};
     Packed packed[DIRECTIONS];
-    for (int d = 0; d < DIRECTIONS; d++) {
-        packed[d] = take_packed(&shared, s, &p, 1);
-        pack(s, &p, &in->weights[d], &packed[d]);
-    }
+    ALLOCATE(take_directions(&measure, in, &p, packed), take_stage(&measure, s, &p, 0));
+    take_directions(&shared, in, &p, packed);
     FOR_EACH_PART {
-        Arena own = {memory + packed_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         Stage stage = take_stage(&own, s, &p, 0);
-        FOR_FREE_ROWS(1)
-            inner_forward_row(in, &p, packed, row, &stage);
+        FOR_FREE_ROWS(1) inner_forward_row(in, &p, packed, row, &stage);
     }
     free(memory);
     return DONE;
@@ -89,29 +97,17 @@ EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t
     const int64_t rows = s->outer * s->inner, parts = backward_parts(rows, threads);
     if (rows == 0 || s->length == 0) return DONE; /* the caller's gradients start at zero */
 
-    Arena measure = {0};
-    for (int d = 0; d < DIRECTIONS; d++) take_packed(&measure, s, &p, 1);
-    const size_t packed_floats = measure.used;
-    take_backward_scratch(&measure, s, &p);
-    const size_t part_floats = measure.used - packed_floats;
-    float *memory = allocate_zeroed(packed_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
-
-    Arena shared = {memory, 0};
     Packed packed[DIRECTIONS];
-    for (int d = 0; d < DIRECTIONS; d++) {
-        packed[d] = take_packed(&shared, s, &p, 1);
-        pack(s, &p, &in->weights[d], &packed[d]);
-    }
+    ALLOCATE(take_directions(&measure, in, &p, packed), take_backward_scratch(&measure, s, &p));
+    take_directions(&shared, in, &p, packed);
     FOR_EACH_PART {
-        Arena own = {memory + packed_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         BackwardScratch scratch = take_backward_scratch(&own, s, &p);
-        FOR_EACH_ROW
-            inner_backward_row(in, grads, &p, packed, row, &scratch);
+        FOR_EACH_ROW inner_backward_row(in, grads, &p, packed, row, &scratch);
     }
-    Arena first_arena = {memory + packed_floats, 0};
-    BackwardScratch total = take_backward_scratch(&first_arena, s, &p);
-    add_parts(first_arena.base, part_floats, parts, total.grads[0].conv_weight);
+    Arena first = OWN(0);
+    BackwardScratch total = take_backward_scratch(&first, s, &p);
+    add_parts(first.base, part_floats, parts, total.grads[0].conv_weight);
     for (int d = 0; d < DIRECTIONS; d++) unpack(s, &p, &total.grads[d], &grads->weights[d]);
     free(memory);
     return DONE;
@@ -139,21 +135,13 @@ EXPORT int mdtf_scan_forward(const Scan *in, int64_t threads) {
     int64_t next = 0;
     if (rows == 0 || s->length == 0) return DONE;
 
-    Arena measure = {0};
-    take_scan_weights(&measure, in, &p);
-    const size_t weight_floats = measure.used;
-    take_scan_stage(&measure, &p);
-    const size_t part_floats = measure.used - weight_floats;
-    float *memory = allocate_zeroed(weight_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE(take_scan_weights(&measure, in, &p), take_scan_stage(&measure, &p));
 
-    Arena shared = {memory, 0};
     const Packed w = take_scan_weights(&shared, in, &p);
     FOR_EACH_PART {
-        Arena own = {memory + weight_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         ScanStage stage = take_scan_stage(&own, &p);
-        FOR_FREE_ROWS(1)
-            scan_forward_row(in, &p, &w, row, &stage);
+        FOR_FREE_ROWS(1) scan_forward_row(in, &p, &w, row, &stage);
     }
     free(memory);
     return DONE;
@@ -165,25 +153,17 @@ EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t th
     const int64_t rows = s->outer * s->inner, parts = backward_parts(rows, threads);
     if (rows == 0 || s->length == 0) return DONE;
 
-    Arena measure = {0};
-    take_scan_weights(&measure, in, &p);
-    const size_t weight_floats = measure.used;
-    take_scan_backward_scratch(&measure, &p);
-    const size_t part_floats = measure.used - weight_floats;
-    float *memory = allocate_zeroed(weight_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE(take_scan_weights(&measure, in, &p), take_scan_backward_scratch(&measure, &p));
 
-    Arena shared = {memory, 0};
     const Packed w = take_scan_weights(&shared, in, &p);
     FOR_EACH_PART {
-        Arena own = {memory + weight_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         ScanBackwardScratch scratch = take_scan_backward_scratch(&own, &p);
-        FOR_EACH_ROW
-            scan_backward_row(in, grads, &p, &w, row, &scratch);
+        FOR_EACH_ROW scan_backward_row(in, grads, &p, &w, row, &scratch);
     }
-    Arena first_arena = {memory + weight_floats, 0};
-    ScanBackwardScratch total = take_scan_backward_scratch(&first_arena, &p);
-    add_parts(first_arena.base, part_floats, parts, total.A);
+    Arena first = OWN(0);
+    ScanBackwardScratch total = take_scan_backward_scratch(&first, &p);
+    add_parts(first.base, part_floats, parts, total.A);
     for (int64_t c = 0; c < s->channels; c++) {
         grads->weights.D[c] = total.D[c];
         for (int64_t n = 0; n < s->states; n++)
@@ -208,23 +188,16 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
     int64_t next = 0;
     if (rows == 0 || s->length == 0) return DONE;
 
-    Arena measure = {0};
-    take_packed_block(&measure, in, &p);
-    const size_t weight_floats = measure.used;
-    take_block_scratch(&measure, in, &p);
-    const size_t part_floats = measure.used - weight_floats;
-    float *memory = allocate_zeroed(weight_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE(take_packed_block(&measure, in, &p), take_block_scratch(&measure, in, &p));
 
-    Arena shared = {memory, 0};
     const PackedBlock w = take_packed_block(&shared, in, &p);
     pack_block(in, &p, &w);
     const int64_t group = block_group(in);
     FOR_EACH_PART {
-        Arena own = {memory + weight_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         BlockScratch scratch = take_block_scratch(&own, in, &p);
         FOR_FREE_ROWS(group)
-            block_forward_group(in, &p, &w, row, smaller(group, rows - row), &scratch);
+        block_forward_group(in, &p, &w, row, smaller(group, rows - row), &scratch);
     }
     free(memory);
     return DONE;
@@ -233,18 +206,11 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
 EXPORT int mdtf_head_forward(const Head *in, int64_t threads) {
     const int64_t rows = in->rows, tile = head_tile(in), parts = threads;
     int64_t next = 0;
-    Arena measure = {0};
-    take_head_shared(&measure, in);
-    const size_t shared_floats = measure.used;
-    take_head_scratch(&measure, in);
-    const size_t part_floats = measure.used - shared_floats;
-    float *memory = allocate_zeroed(shared_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE(take_head_shared(&measure, in), take_head_scratch(&measure, in));
 
-    Arena shared = {memory, 0};
     const HeadShared w = take_head_shared(&shared, in);
     FOR_EACH_PART {
-        Arena own = {memory + shared_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         const HeadScratch scratch = take_head_scratch(&own, in);
         FOR_FREE_ROWS(tile)
         head_forward_tile(in, &w, row, smaller(tile, rows - row), &scratch);
@@ -262,20 +228,16 @@ EXPORT int mdtf_head_forward(const Head *in, int64_t threads) {
 EXPORT int mdtf_head_backward(const Head *in, const HeadGrads *grads, int64_t threads) {
     const int64_t tile = head_tile(in), tiles = (in->rows + tile - 1) / tile;
     const int64_t parts = backward_parts(tiles, threads), c = in->channels;
-    Arena measure = {0};
-    take_head_backward_scratch(&measure, in);
-    const size_t part_floats = measure.used;
-    float *memory = allocate_zeroed(part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE((void)0, take_head_backward_scratch(&measure, in));
 
     FOR_EACH_PART {
-        Arena own = {memory + part_floats * part, 0};
+        Arena own = OWN(part);
         const HeadBackwardScratch scratch = take_head_backward_scratch(&own, in);
         FOR_EACH_TILE(tile) head_backward_tile(in, grads, row, count, &scratch);
     }
-    Arena first = {memory, 0};
+    Arena first = OWN(0);
     const HeadGrads total = take_head_backward_scratch(&first, in).grads;
-    add_parts(memory, part_floats, parts, total.norm_weight);
+    add_parts(first.base, part_floats, parts, total.norm_weight);
     memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
     memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
     for (int i = 0; i < 2; i++) {
@@ -289,18 +251,11 @@ EXPORT int mdtf_head_backward(const Head *in, const HeadGrads *grads, int64_t th
 EXPORT int mdtf_tail_forward(const Tail *in, int64_t threads) {
     const int64_t rows = in->rows, tile = ROW_TILE, parts = threads;
     int64_t next = 0;
-    Arena measure = {0};
-    take_tail_shared(&measure, in);
-    const size_t shared_floats = measure.used;
-    take_tail_scratch(&measure, in);
-    const size_t part_floats = measure.used - shared_floats;
-    float *memory = allocate_zeroed(shared_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE(take_tail_shared(&measure, in), take_tail_scratch(&measure, in));
 
-    Arena shared = {memory, 0};
     const TailShared w = take_tail_shared(&shared, in);
     FOR_EACH_PART {
-        Arena own = {memory + shared_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         const TailScratch scratch = take_tail_scratch(&own, in);
         FOR_FREE_ROWS(tile)
         tail_forward_tile(in, &w, row, smaller(tile, rows - row), &scratch);
@@ -312,22 +267,15 @@ EXPORT int mdtf_tail_forward(const Tail *in, int64_t threads) {
 EXPORT int mdtf_tail_backward(const Tail *in, const TailGrads *grads, int64_t threads) {
     const int64_t tiles = (in->rows + ROW_TILE - 1) / ROW_TILE, c = in->channels, h = in->hidden;
     const int64_t parts = backward_parts(tiles, threads);
-    Arena measure = {0};
-    take_tail_shared(&measure, in);
-    const size_t shared_floats = measure.used;
-    take_tail_backward_scratch(&measure, in);
-    const size_t part_floats = measure.used - shared_floats;
-    float *memory = allocate_zeroed(shared_floats + part_floats * parts);
-    if (!memory) return OUT_OF_MEMORY;
+    ALLOCATE(take_tail_shared(&measure, in), take_tail_backward_scratch(&measure, in));
 
-    Arena shared = {memory, 0};
     const TailShared w = take_tail_shared(&shared, in);
     FOR_EACH_PART {
-        Arena own = {memory + shared_floats + part_floats * part, 0};
+        Arena own = OWN(part);
         const TailBackwardScratch scratch = take_tail_backward_scratch(&own, in);
         FOR_EACH_TILE(ROW_TILE) tail_backward_tile(in, grads, &w, row, count, &scratch);
     }
-    Arena first = {memory + shared_floats, 0};
+    Arena first = OWN(0);
     const TailGrads total = take_tail_backward_scratch(&first, in).grads;
     add_parts(first.base, part_floats, parts, total.out_proj);
     memcpy(grads->out_proj, total.out_proj, c * c * sizeof(float));
