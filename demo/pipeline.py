@@ -13,6 +13,7 @@ import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import choose_detector
+from demo.framing import Framing
 from demo.keypoint_files import KeypointFile
 from demo.lifting import lift_track
 from demo.poses import Poses, bone_variation, fit_bones
@@ -20,7 +21,6 @@ from demo.smoothing import smooth_track
 from demo.tracking import Track, choose_tracks, fill_gaps, track_people
 from demo.video import Video, find_video
 from demo.world import estimate_pitch, millimetres_per_unit, places, to_room
-from lib.camera import to_screen
 from lib.errors import UserError
 from lib.keypoints import Layout, find_layout
 from lib.skeleton import H36M
@@ -230,13 +230,13 @@ class VideoLifter:
             tracks = [smooth_track(track, fps) for track in tracks]
         poses, scales, variation = [], [], []
         for track in tracks:
-            screen = np.concatenate([to_screen(track[..., :2], size), track[..., 2:]], axis=-1)
-            pose = lift_track(self, screen)
+            framing = Framing.of(track, size)
+            pose = lift_track(self, framing.to_screen(track))
             scale = millimetres_per_unit(pose)
             pose = pose * np.float32(scale)
             variation.append(bone_variation(pose))
             poses.append(fit_bones(pose) if constant_bones else pose)
-            scales.append(scale * 2 / size[0])  # mm per pixel
+            scales.append(scale / framing.half)  # mm per pixel
         pitch = estimate_pitch(poses, fps) if camera_pitch is None else float(camera_pitch)
         world = np.stack([to_room(pose, pitch, fps) for pose in poses])
         if len(tracks) > 1:
