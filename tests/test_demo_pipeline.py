@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,28 @@ def test_a_truncated_video_is_read_as_far_as_it_goes(tmp_path):
     (tmp_path / "half.avi").write_bytes(whole[: len(whole) // 2])
     with Video(str(tmp_path / "half.avi")) as video:
         assert 20 < sum(1 for _ in video.frames()) < 40
+
+
+@pytest.mark.parametrize("damaged", [range(1), range(25, 27)])
+def test_damaged_frames_do_not_end_a_video(tmp_path, damaged):
+    path = str(tmp_path / "whole.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    for number in range(60):
+        image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+        image[:60] = number * 4
+        writer.write(image)
+    writer.release()
+    content = bytearray(Path(path).read_bytes())
+    starts = [match.start() for match in re.finditer(rb"00dc....\xff\xd8", content, re.DOTALL)]
+    assert len(starts) == 60
+    for number in damaged:
+        content[starts[number] + 8 : starts[number + 1]] = bytes(
+            starts[number + 1] - starts[number] - 8
+        )
+    (tmp_path / "damaged.avi").write_bytes(content)
+    with Video(str(tmp_path / "damaged.avi")) as video:
+        shown = [round(frame[:50].mean() / 4) for frame in video.frames()]
+    assert shown == [number for number in range(60) if number not in damaged]
 
 
 def test_a_video_filmed_upright_is_read_upright(tmp_path):
