@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -250,6 +251,21 @@ def test_a_film_has_every_frame_at_the_right_rate(tmp_path, size, people):
     left = SideBySide(poses, View())._left
     assert left[0] / left[1] == pytest.approx(size[0] / size[1], rel=0.02) and width > left[0]
     assert list(tmp_path.iterdir()) == [tmp_path / "film.mp4"]
+
+
+def test_people_are_drawn_from_first_to_last_sight():
+    poses = some_poses(6, (320, 360), people=2)
+    poses.keypoints_2d[1, :, :, 2] = np.array([0, 0, 1, 0, 1, 0])[:, None]
+    assert poses.present.tolist() == [[True] * 6, [False, False, True, True, True, False]]
+    never = replace(poses, keypoints_2d=poses.keypoints_2d * [[[[1]]], [[[0]]]])
+    pictures = [[SideBySide(p, View()).draw(blank(), f) for p in (poses, never)] for f in range(6)]
+    # Without the second person the pictures are equal exactly where that person is away.
+    equal = [(both == alone).all() for both, alone in pictures]
+    assert equal == [True, True, False, False, False, True]
+
+
+def blank() -> np.ndarray:
+    return np.zeros((360, 320, 3), np.uint8)
 
 
 def test_without_ffmpeg_opencv_writes_the_film(tmp_path, monkeypatch):
