@@ -28,6 +28,7 @@ from lib.skeleton import H36M
 DEFAULT_CHECKPOINT = "checkpoint/mocap/tiny"
 # For files and cameras that do not say; told to the user where it is used.
 ASSUMED_FPS = 25.0
+MAX_FPS = 1000
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class People2D:
     layout: Layout
     fps: float
     size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= MAX_FPS:
+            raise UserError(f"{self.fps} frames/s is no frame rate; give one up to {MAX_FPS}")
+        if min(self.size) < 1:
+            raise UserError(f"{self.size[0]}x{self.size[1]} is no image size; give --size 1280x720")
 
     @property
     def stacked(self) -> np.ndarray:

@@ -20,6 +20,7 @@ MOMENT = 0.6
 MIN_SECONDS = 0.25
 # Two detections look like one person where their boxes or their keypoints agree this much.
 MIN_AGREEMENT = 0.25
+LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
 # How far keypoints lie apart that agree by 1/e, in sizes of the box. After an absence nobody knows
 # where a person went: three times UNSURE (seconds) makes it twice as far.
 REACH = 0.18
@@ -44,6 +45,12 @@ def bounding_box(keypoints: np.ndarray) -> np.ndarray:
     if not len(points):
         return np.zeros(4)
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def without_nonsense(keypoints: np.ndarray) -> np.ndarray:
+    """(..., 3) or more: those with numbers that cannot be become 0, that is unseen."""
+    sane = np.isfinite(keypoints).all(axis=-1) & (np.abs(keypoints) < LARGEST_PIXEL).all(axis=-1)
+    return np.where(sane[..., None], keypoints, 0)
 
 
 def agreement(a: np.ndarray, b: np.ndarray, reach: float = REACH) -> float:
@@ -206,8 +213,7 @@ def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:
     """
     count = len(mirror)
     filled = np.zeros((frames, count, 3), dtype=np.float32)
-    filled[track.frames] = np.stack(track.keypoints)
-    filled[~np.isfinite(filled).all(axis=-1)] = 0
+    filled[track.frames] = without_nonsense(np.stack(track.keypoints))
     seen = np.asarray(filled[..., 2] > 0)  # (F, J)
     if seen.all():
         return filled

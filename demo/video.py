@@ -65,6 +65,10 @@ class Video:
             self._capture.release()
             if isinstance(source, int):
                 raise UserError(f"--webcam {source}: no such camera, or it is in use")
+            if is_stream(source):
+                raise UserError(
+                    f"{source}: no frame can be read; is the address right, and the stream running?"
+                )
             raise UserError(
                 f"{source}: no frame can be read; the file is damaged, empty or not a video"
                 " (try to play it, or convert it with ffmpeg)"

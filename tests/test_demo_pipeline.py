@@ -349,7 +349,8 @@ def test_the_sliding_window_keeps_time_though_frames_were_dropped():
             return super().lift(clips)
 
     sliding = SlidingLifter(Recording(), size=(200, 100), fps=25.0, smooth=False)
-    base = np.random.default_rng(0).random((17, 3)) * [50, 50, 1]
+    # As large and central as a person is who is shown as filmed.
+    base = np.random.default_rng(0).random((17, 3)) * [50, 80, 1] + [60, 12, 0]
     for number in range(0, 31, 3):
         sliding(base + np.array([number, 0, 0]), number / 25)
     x = (seen[-1][0, :, 4, 0] + 1) * 100 - base[4, 0]
@@ -482,15 +483,24 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
         (["--keypoints", "points.npz", "--camera-pitch", "up"], "--camera-pitch up"),
         (["--keypoints", "points.npz", "--save-keypoints", "x.txt"], ".npz or .json"),
         (["--live", "--keypoints", "points.npz"], "--live"),
+        (["--webcam", "0", "--no-window", "--person", "all"], "--person"),
+        (["--webcam", "0", "--no-window", "--formats", "bvh"], "--formats"),
+        (["--keypoints", "points.npz", "--view", "nan"], "--view nan"),
+        (["--keypoints", "points.npz", "--fps", "nan"], "--fps nan"),
+        (["--keypoints", "slow.npz"], "-3.0 frames/s"),
+        (["--keypoints", "points.npz", "--size", "640x480", "--output", "slow.npz/x"], "slow.npz"),
         (["--frobnicate"], "--frobnicate"),
     ],
 )
 def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
     np.savez(tmp_path / "points.npz", keypoints=walking(5), layout="h36m17")
+    np.savez(tmp_path / "slow.npz", keypoints=walking(5), layout="h36m17", size=(9, 9), fps=-3)
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", checkpoint]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments), "--output", "out"])
+    if "--output" not in arguments:
+        arguments = [*arguments, "--output", "out"]
+    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments)])
     with pytest.raises(UserError) as error:
         demo.vis.main()
     assert told in str(error.value)
