@@ -29,7 +29,7 @@ def reflected(index: np.ndarray, length: int) -> np.ndarray:
 
 
 def clip_frames(length: int, n_frames: int) -> np.ndarray:
-    """The frame each position of each clip shows, (N, T); the clips overlap by a third.
+    """The frame each position of each clip shows, (N, T); each clip overlaps the next by half.
 
     The last one ends with the track. A track shorter than T stands in the middle of one clip;
     the positions before and after it hold indices below 0 and from `length` on.
@@ -37,15 +37,17 @@ def clip_frames(length: int, n_frames: int) -> np.ndarray:
     if length <= n_frames:
         starts = np.array([-((n_frames - length) // 2)])
     else:
-        stride = max(1, 2 * n_frames // 3)
+        stride = max(1, n_frames // 2)
         starts = np.append(np.arange(0, length - n_frames, stride), length - n_frames)
     return starts[:, None] + np.arange(n_frames)
 
 
 def blend_weights(n_frames: int) -> np.ndarray:
-    """(T,) weight of each position: a triangle, for a clip knows least about its ends."""
-    ramp = np.arange(1, n_frames + 1)
-    return np.minimum(ramp, ramp[::-1]).astype(np.float64)
+    """(T,) weight of each position: a clip knows least about its ends, and must come in unnoticed.
+
+    A sine squared: it and its slope are nearly 0 where the clip begins and ends.
+    """
+    return np.sin(np.pi * (np.arange(n_frames) + 0.5) / n_frames) ** 2
 
 
 def lift_track(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:

@@ -143,6 +143,7 @@ class Film:
         self._temporary = Path(name)
         self._process: subprocess.Popen | None = None
         self._writer: cv2.VideoWriter | None = None
+        self._written = 0
         ffmpeg = _ffmpeg_with_h264()
         if ffmpeg:
             self._process = self._start(ffmpeg, fps)
@@ -177,6 +178,7 @@ class Film:
 
     def write(self, frame: Frame) -> None:
         """frame: (height, width, 3) uint8 BGR."""
+        self._written += 1
         if self._writer is not None:
             self._writer.write(frame)
             return
@@ -187,6 +189,18 @@ class Film:
             self._process.stdin.write(planes.data)
         except BrokenPipeError:
             raise self._failure() from None
+
+    def _check(self) -> None:
+        """OpenCV does not tell of a full disk: counts what is in the file. Raises UserError."""
+        with quiet_stderr():
+            capture = cv2.VideoCapture(str(self._temporary))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found != self._written:
+            raise UserError(
+                f"cannot write {self._path}: of {self._written} frames {found} were written; is the"
+                " disk full?"
+            )
 
     def _failure(self) -> UserError:
         assert self._process is not None and self._process.stderr is not None
@@ -205,7 +219,10 @@ class Film:
     ) -> None:
         try:
             if self._writer is not None:
-                self._writer.release()
+                with quiet_stderr():
+                    self._writer.release()
+                if kind is None:
+                    self._check()
             if self._process is not None and self._process.stdin is not None:
                 if kind is not None:
                     self._process.kill()

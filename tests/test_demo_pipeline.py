@@ -292,6 +292,20 @@ def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_film_that_opencv_could_not_write_is_told(tmp_path, monkeypatch):
+    """As on a full disk, of which OpenCV says nothing."""
+    monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+    with (
+        pytest.raises(UserError, match="of 9 frames 0"),
+        Film(tmp_path / "film.mp4", (64, 48), 25.0) as film,
+    ):
+        for _ in range(9):
+            film.write(np.zeros((48, 64, 3), np.uint8))
+        film._writer.release()
+        film._temporary.write_bytes(film._temporary.read_bytes()[:200])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_room_shows_what_is_nearer_larger_and_up_above():
     room = Room(np.array([0.0, 0, 900]), 1000.0, (400, 400), View(0.0, turning=False))
     pixels, depth = room.project(np.array([[0, 0, 900], [0, 0, 1500], [500, 0, 900]]), 0.0)
