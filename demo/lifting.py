@@ -37,7 +37,7 @@ def clip_frames(length: int, n_frames: int) -> np.ndarray:
     if length <= n_frames:
         starts = np.array([-((n_frames - length) // 2)])
     else:
-        stride = max(1, n_frames // 2)
+        stride = (n_frames + 1) // 2
         starts = np.append(np.arange(0, length - n_frames, stride), length - n_frames)
     return starts[:, None] + np.arange(n_frames)
 

@@ -60,7 +60,7 @@ def test_clips_cover_every_frame_and_none_beyond():
         assert set(frames.ravel()) == set(range(length))
         assert (np.diff(frames, axis=1) == 1).all()
         # Overlapping by half: each border of a clip lies in the middle of another.
-        assert (np.diff(frames[:, 0]) <= 13).all()
+        assert (np.diff(frames[:, 0]) <= 14).all()
 
 
 def test_nothing_jumps_where_a_clip_ends():
@@ -73,7 +73,7 @@ def test_nothing_jumps_where_a_clip_ends():
             poses[:, :, 1:] = np.where(number % 2, 1, -1)
             return poses
 
-    length = 27 + 13 * 12
+    length = 27 + 14 * 12
     lifted = lift_track(Disagreeing(27), track(length))[:, 5, 0]
     assert lifted.min() < -0.9 and lifted.max() > 0.9
     bends = np.abs(np.diff(lifted, 2))  # of frames 1, 2, ...
