@@ -216,7 +216,7 @@ def run_live(
                 report.note(moment)
                 _caption(picture, report.now())
                 if film:
-                    film.write(picture)
+                    _keep_time(film, picture, round(moment.source_time * newest.fps))
                 if (window and _closed_by_key(picture)) or stop():
                     break
         report.seconds = time.monotonic() - started
@@ -224,6 +224,12 @@ def run_live(
     if window:
         cv2.destroyAllWindows()
     return report
+
+
+def _keep_time(film: Film, picture: Frame, number: int) -> None:
+    """Makes the picture the film's frame `number`, and shows it for the dropped ones before it."""
+    while film.written <= number:
+        film.write(picture)
 
 
 def _closed_by_key(picture: Frame) -> bool:

@@ -143,7 +143,7 @@ class Film:
         self._temporary = Path(name)
         self._process: subprocess.Popen | None = None
         self._writer: cv2.VideoWriter | None = None
-        self._written = 0
+        self.written = 0
         ffmpeg = _ffmpeg_with_h264()
         if ffmpeg:
             self._process = self._start(ffmpeg, fps)
@@ -178,7 +178,7 @@ class Film:
 
     def write(self, frame: Frame) -> None:
         """frame: (height, width, 3) uint8 BGR."""
-        self._written += 1
+        self.written += 1
         if self._writer is not None:
             self._writer.write(frame)
             return
@@ -196,9 +196,9 @@ class Film:
             capture = cv2.VideoCapture(str(self._temporary))
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
-        if found != self._written:
+        if found != self.written:
             raise UserError(
-                f"cannot write {self._path}: of {self._written} frames {found} were written; is the"
+                f"cannot write {self._path}: of {self.written} frames {found} were written; is the"
                 " disk full?"
             )
 
