@@ -50,6 +50,20 @@ def blend_weights(n_frames: int) -> np.ndarray:
     return np.sin(np.pi * (np.arange(n_frames) + 0.5) / n_frames) ** 2
 
 
+def bridge_confidence(screen: np.ndarray) -> np.ndarray:
+    """(F, 17, 3): where a joint was not seen, the confidence of its neighbours in time.
+
+    Its position is already theirs. A network takes a 0 for a joint that is somewhere else, and
+    bends the frames around it too: measured with a third of the frames missing, by 20 mm against 2.
+    """
+    bridged, frames = screen.copy(), np.arange(len(screen))
+    for joint in range(screen.shape[1]):
+        seen = np.flatnonzero(screen[:, joint, 2] > 0)
+        if 0 < len(seen) < len(screen):
+            bridged[:, joint, 2] = np.interp(frames, seen, screen[seen, joint, 2])
+    return bridged
+
+
 def lift_track(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:
     """(F, 17, 3) x, y on the normalised screen, confidence -> (F, 17, 3), root at 0."""
     length, n_frames = len(screen), lifter.n_frames

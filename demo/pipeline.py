@@ -15,7 +15,7 @@ from demo.detection import detect_people
 from demo.detectors import choose_detector
 from demo.framing import Framing
 from demo.keypoint_files import KeypointFile
-from demo.lifting import lift_track
+from demo.lifting import bridge_confidence, lift_track
 from demo.poses import Poses, bone_variation, fit_bones
 from demo.smoothing import smooth_track
 from demo.tracking import Track, choose_tracks, fill_gaps, track_people
@@ -238,7 +238,7 @@ class VideoLifter:
         poses, scales, variation = [], [], []
         for track in tracks:
             framing = Framing.of(track, size)
-            pose = lift_track(self, framing.to_screen(track))
+            pose = lift_track(self, bridge_confidence(framing.to_screen(track)))
             scale = millimetres_per_unit(pose)
             pose = pose * np.float32(scale)
             variation.append(bone_variation(pose))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demo.lifting import blend_weights, clip_frames, lift_track, reflected
+from demo.lifting import blend_weights, bridge_confidence, clip_frames, lift_track, reflected
 from demo.poses import bone_lengths
 from demo.world import (
     REFERENCE_MM,
@@ -88,6 +88,17 @@ def test_weights_are_largest_in_the_middle_and_never_zero():
     assert weights.argmax() == 13 and weights.min() > 0
     np.testing.assert_allclose(weights, weights[::-1], rtol=1e-9)
     assert blend_weights(1) == 1
+
+
+def test_unseen_joints_are_shown_with_their_neighbours_confidence():
+    screen = np.full((6, 17, 3), 0.5)
+    screen[:, 3, 2] = [0, 0.2, 0, 0, 0.8, 0]
+    screen[:, 4, 2] = 0
+    bridged = bridge_confidence(screen)
+    np.testing.assert_allclose(bridged[:, 3, 2], [0.2, 0.2, 0.4, 0.6, 0.8, 0.8])
+    assert (bridged[:, 4, 2] == 0).all()  # never seen: nothing is known
+    bridged[:, 3, 2] = screen[:, 3, 2]
+    np.testing.assert_array_equal(bridged, screen)
 
 
 def test_the_order_of_batches_does_not_matter():
