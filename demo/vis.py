@@ -153,6 +153,14 @@ def check_writable(path: Path) -> None:
         ) from None
 
 
+def check_source_stays(options: argparse.Namespace, results: list[Path]) -> None:
+    """Raises UserError where a result would replace what it is made from."""
+    sources = [Path(source).resolve() for source in (options.video, options.keypoints) if source]
+    for path in results:
+        if path.resolve() in sources:
+            raise UserError(f"{path} is the source and would be overwritten; give another --output")
+
+
 def parse_view(text: str) -> View:
     if text in ("turning", "fixed"):
         return View(START, turning=text == "turning")
@@ -306,6 +314,9 @@ def main() -> int:
         return live(options, lifter)
     name = name_of(options.video or options.keypoints)
     folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    check_source_stays(
+        options, [folder / f"{name}.mp4", folder / "poses.npz", folder / "poses.json"]
+    )
     check_writable(folder)
     if options.save_keypoints:
         check_writable(Path(options.save_keypoints).expanduser().parent)

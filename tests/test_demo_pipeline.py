@@ -525,6 +525,18 @@ def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_source_is_never_overwritten(checkpoint, tmp_path, monkeypatch):
+    video = make_video(tmp_path / "walk.mp4", 5, size=(640, 480))
+    np.savez(tmp_path / "points.npz", keypoints=walking(5), layout="h36m17")
+    before = video.read_bytes()
+    arguments = ("--video", video, "--keypoints", tmp_path / "points.npz", "--output", tmp_path)
+    arguments = ("vis.py", *arguments, "--checkpoint", checkpoint)
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    with pytest.raises(UserError, match="would be overwritten"):
+        demo.vis.main()
+    assert video.read_bytes() == before
+
+
 def test_a_mistake_is_one_line_without_a_traceback(tmp_path):
     done = vis("--video", "none.mp4", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
