@@ -121,6 +121,31 @@ def test_a_file_that_is_wrong_about_its_length_is_read_whole(tmp_path, monkeypat
     assert [int(found[0, 0, 0]) for found in people] == list(range(200))
 
 
+def test_sections_follow_the_same_person(tmp_path, monkeypatch):
+    """Two people: a detector follows whom it finds first, until that person is gone."""
+    path = make_video(tmp_path / "count.mp4", 400)
+
+    class Follower(Reader):
+        def __call__(self, frames):
+            found = None
+            for frame, (person,) in (
+                (f, next(super(Follower, self).__call__([f]))) for f in frames
+            ):
+                number = number_in(frame)
+                if found is None or (found == "left" and number >= 330):
+                    found = "left" if number < 90 else "right"  # who is larger by then
+                person[:, 0] = np.arange(17) * 3 + (0 if found == "left" else 500)
+                yield person[None]
+
+    found = []
+    for cores in (1, 2, 4):
+        monkeypatch.setattr("demo.detection.usable_cores", lambda cores=cores: cores)
+        people, _ = detect_people(str(path), Choice(Follower, sections=True))
+        found.append([int(frame[0, 0, 0]) for frame in people])
+    assert found[0] == [0] * 330 + [500] * 70
+    assert found[1] == found[2] == found[0]
+
+
 def test_an_error_in_one_section_ends_all(tmp_path, monkeypatch):
     path = make_video(tmp_path / "count.mp4", 200)
     monkeypatch.setattr("demo.detection.usable_cores", lambda: 2)
