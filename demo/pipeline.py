@@ -29,6 +29,7 @@ DEFAULT_CHECKPOINT = "checkpoint/mocap/tiny"
 # For files and cameras that do not say; told to the user where it is used.
 ASSUMED_FPS = 25.0
 MAX_FPS = 1000
+LEG = 0.9  # length of a thigh or shin against the trunk's
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,22 @@ class People2D:
     @cached_property
     def h36m(self) -> dict[int, np.ndarray]:
         """Person number -> (F, 17, 3)."""
-        return {n: self.layout.to_h36m(points) for n, points in self.keypoints.items()}
+        found = {n: self.layout.to_h36m(points) for n, points in self.keypoints.items()}
+        return {n: with_straight_legs(track) for n, track in found.items()}
+
+
+def with_straight_legs(track: np.ndarray) -> np.ndarray:
+    """(F, 17, 3): knees and ankles that are never seen are straight below the hips."""
+    never = (track[..., 2] == 0).all(axis=0)
+    standing = track.copy()
+    trunk = track[:, H36M.index("thorax"), :2] - track[:, H36M.index("pelvis"), :2]
+    for side in ("left", "right"):
+        for above, below in (("hip", "knee"), ("knee", "ankle")):
+            joint = H36M.index(f"{side}_{below}")
+            if never[joint]:
+                standing[:, joint, :2] = standing[:, H36M.index(f"{side}_{above}"), :2]
+                standing[:, joint, 1] += LEG * np.linalg.norm(trunk, axis=-1)
+    return standing
 
 
 def _filled(

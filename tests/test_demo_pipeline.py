@@ -445,6 +445,19 @@ def test_poses_of_any_length(lifter, frames):
     assert poses.confidence.min() > 0
 
 
+def test_legs_that_are_never_seen_hang_straight_down():
+    keypoints = walking(4)[0]
+    knee, ankle = H36M.index("left_knee"), H36M.index("left_ankle")
+    keypoints[:, [knee, ankle]] = 0
+    track = People2D({1: keypoints}, H36M_17, 25.0, (640, 480)).h36m[1]
+    hip = keypoints[:, H36M.index("left_hip")]
+    np.testing.assert_array_equal(track[:, ankle, 0], hip[:, 0])
+    assert (track[:, ankle, 1] > track[:, knee, 1]).all() and (track[:, knee, 1] > hip[:, 1]).all()
+    assert (track[:, [knee, ankle], 2] == 0).all()
+    others = [joint for joint in range(17) if joint not in (knee, ankle)]
+    np.testing.assert_array_equal(track[:, others], keypoints[:, others])
+
+
 def test_one_scale_for_the_whole_video(lifter):
     """The ratio of mm to the model's units is the same in every frame."""
     keypoints = walking(20)
