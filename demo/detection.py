@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from threading import Event
+from dataclasses import dataclass, field
+from threading import Condition, Event
 
 from demo.detectors import Choice
 from demo.detectors.base import People
+from demo.tracking import agreement
 from demo.video import Video
 from lib.keypoints import Layout
 
@@ -16,6 +17,7 @@ WARM_UP = 6
 # Shorter sections are not worth their warm-up.
 MIN_SECTION = 60
 MAX_WORKERS = 8
+SAME_PERSON = 0.5  # agreement from which two sections follow one person
 
 
 def usable_cores() -> int:
@@ -35,6 +37,27 @@ def sections(count: int, workers: int) -> list[tuple[int, int | None]]:
     return list(zip(borders, ends, strict=True))
 
 
+@dataclass
+class _Section:
+    """Frames start to end, and what was found in them, in order, maybe beyond the end."""
+
+    start: int
+    end: int | None
+    people: list[People] = field(default_factory=list)
+    done: bool = False
+    successor: "_Section | None" = None  # the section that goes on where this one stops
+
+
+def agree(found: People, other: People) -> bool:
+    """Whether the second of two detectors may go on in place of the first.
+
+    Each follows one person, who need not be the same.
+    """
+    if not len(found) or not len(other):
+        return not len(found)
+    return agreement(found[0], other[0]) >= SAME_PERSON
+
+
 def detect_people(
     source: str, detector: Choice, on_frame: Callable[[], object] = lambda: None
 ) -> tuple[list[People], Layout]:
@@ -45,39 +68,68 @@ def detect_people(
     with Video(source) as video:
         count = video.count
     workers = min(usable_cores(), MAX_WORKERS) if detector.sections else 1
+    parts = [_Section(start, end) for start, end in sections(count, workers)]
+    changed = Condition()
     stopped = Event()  # an error in one section, or Control-C, ends all
 
-    def work(section: tuple[int, int | None]) -> tuple[list[People], Layout]:
+    def work(part: _Section) -> Layout:
         try:
-            return detect_section(*section)
+            return detect_section(part)
         except BaseException:
             stopped.set()
             raise
+        finally:
+            with changed:
+                part.done = True
+                changed.notify_all()
 
-    def detect_section(start: int, end: int | None) -> tuple[list[People], Layout]:
-        warm_up = min(WARM_UP, start)
+    def detect_section(part: _Section) -> Layout:
+        warm_up = min(WARM_UP, part.start)
         pose_2d = detector.make()
-        people: list[People] = []
         with Video(source) as video:
-            for _ in range(start - warm_up):
+            for _ in range(part.start - warm_up):
                 if stopped.is_set() or not video.skip():
-                    return [], pose_2d.layout
-            frames = islice(video.frames(), None if end is None else end - start + warm_up)
-            for index, found in enumerate(pose_2d(frames)):
-                if stopped.is_set():
+                    return pose_2d.layout
+            for number, found in enumerate(pose_2d(video.frames()), part.start - warm_up):
+                if stopped.is_set() or hands_over(part, number, found):
                     break
-                if index >= warm_up:
-                    people.append(found)
-                    on_frame()
-        return people, pose_2d.layout
+                if number >= part.start:
+                    with changed:
+                        part.people.append(found)
+                        changed.notify_all()
+                    if part.end is None or number < part.end:
+                        on_frame()
+        return pose_2d.layout
 
-    parts = sections(count, workers)
+    def hands_over(part: _Section, number: int, found: People) -> bool:
+        """Whether a later section has frame `number` and follows the same person in it.
+
+        Until then this section goes on: the people in a film must not depend on the cores.
+        """
+        if part.end is None or number < part.end:
+            return False
+        later = next(other for other in reversed(parts) if other.start <= number)
+        index = number - later.start
+        with changed:
+            changed.wait_for(lambda: len(later.people) > index or later.done)
+            known = later.people[index] if len(later.people) > index else None
+        if known is None or not agree(found, known):
+            return False
+        part.successor = later
+        return True
+
     if len(parts) == 1:
-        return work(parts[0])
-    with ThreadPoolExecutor(len(parts)) as pool:
-        try:
-            results = list(pool.map(work, parts))
-        except BaseException:
-            stopped.set()
-            raise
-    return [found for people, _ in results for found in people], results[0][1]
+        layout = work(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            try:
+                layout, *_ = pool.map(work, parts)
+            except BaseException:
+                stopped.set()
+                raise
+    people: list[People] = []
+    part: _Section | None = parts[0]
+    while part is not None:
+        people += part.people[len(people) - part.start :]
+        part = part.successor
+    return people, layout

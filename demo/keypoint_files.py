@@ -1,7 +1,7 @@
 """Keypoints from files, in place of a detector, and back into files.
 
 Ours (.npz and .json: keypoints (P, F, J, 3), layout, fps, size), plain arrays (.npy, .npz, .json),
-AlphaPose's JSON and OpenPose's JSON, one file or a folder of them. No file can run code.
+AlphaPose's JSON and OpenPose's JSON, one file or a folder. No file can run code.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from demo.tracking import Track, track_people
+from demo.tracking import Track, track_people, without_nonsense
 from lib.errors import UserError
 from lib.files import UNREADABLE, write_atomic
-from lib.keypoints import BODY_25, COCO_17, H36M_17, HALPE_26, LAYOUTS, Layout, find_layout
+from lib.keypoints import BODY_25, COCO_17, H36M_17, LAYOUTS, Layout, find_layout
 
-OPENPOSE_PATTERN = "*.json"
+JSON_PATTERN = "*.json"
 # Names of arrays, the best first, and the layout a name tells. The released demo saves
 # Human3.6M's joints as 'reconstruction'.
 NAMED: dict[str, Layout | None] = {
@@ -46,30 +46,38 @@ class KeypointFile:
 
 
 def read_keypoints(path: str, layout: str | None = None, fps: float = 0.0) -> KeypointFile:
-    """Read a keypoint file or a folder of OpenPose's. Raises UserError.
+    """Read a keypoint file, or a folder of OpenPose's or AlphaPose's. Raises UserError.
 
     layout: its name, where the file does not tell; fps: of its video, if known.
     """
     place = Path(path).expanduser()
     wanted = None if layout is None else find_layout(layout)
     if place.is_dir():
-        files = sorted(place.glob(OPENPOSE_PATTERN), key=lambda file: _number(file.stem))
+        files = sorted(place.glob(JSON_PATTERN), key=lambda file: _number(file.stem))
         if not files:
             raise UserError(f"--keypoints {path}: no .json file in this folder")
-        frames = [_openpose_people(file, _read_json(file)) for file in files]
-        return _from_detections(path, dict(enumerate(frames)), wanted or BODY_25, fps)
+        contents = [(file, _read_json(file)) for file in files]
+        if all(isinstance(content, list) for _, content in contents):  # AlphaPose's
+            people = [(file, person) for file, found in contents for person in found]
+            return _from_detections(path, _alphapose_people(people), COCO_17, fps, wanted)
+        frames = [_openpose_people(file, content) for file, content in contents]
+        return _from_detections(path, dict(enumerate(frames)), BODY_25, fps, wanted)
     if not place.is_file():
         raise UserError(f"--keypoints {path}: no such file")
     suffix = place.suffix.lower()
     if suffix in (".npz", ".npy"):
         return _from_arrays(path, _read_arrays(place), wanted)
     if suffix != ".json":
-        raise UserError(f"--keypoints {path}: give .npz, .npy, .json or a folder of OpenPose's")
+        raise UserError(f"--keypoints {path}: give .npz, .npy, .json or a folder of .json files")
     content = _read_json(place)
     if isinstance(content, Mapping) and "people" in content:
-        return _from_detections(path, {0: _openpose_people(place, content)}, wanted or BODY_25, fps)
+        return _from_detections(path, {0: _openpose_people(place, content)}, BODY_25, fps, wanted)
     if isinstance(content, list) and content and isinstance(content[0], Mapping):
-        return _from_detections(path, _alphapose_people(place, content), wanted, fps)
+        if "people" in content[0]:  # OpenPose's frames in one list
+            frames = [_openpose_people(place, frame) for frame in content]
+            return _from_detections(path, dict(enumerate(frames)), BODY_25, fps, wanted)
+        people = [(place, person) for person in content]
+        return _from_detections(path, _alphapose_people(people), COCO_17, fps, wanted)
     if isinstance(content, Mapping) and "keypoints" not in content:
         raise UserError(
             f"--keypoints {path}: neither a list of people (AlphaPose), nor 'people' (OpenPose),"
@@ -78,7 +86,7 @@ def read_keypoints(path: str, layout: str | None = None, fps: float = 0.0) -> Ke
     arrays = content if isinstance(content, Mapping) else {"keypoints": content}
     try:
         keypoints = np.asarray(arrays["keypoints"], dtype=np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"--keypoints {path}: 'keypoints' is not a full table of numbers"
         ) from error
@@ -147,11 +155,13 @@ def _from_arrays(path: str, arrays: dict[str, Any], wanted: Layout | None) -> Ke
             f" {layout.num_keypoints}; correct --layout"
         )
     people = keypoints[None] if keypoints.ndim == 3 else keypoints  # (P, F, J, C)
+    with np.errstate(over="ignore"):  # too large for 32 bits: no pixels either
+        people = without_nonsense(people.astype(np.float32))
     x_y = people[..., :2]
     # Four numbers: x, y, a depth and the confidence, as MediaPipe has them.
     # Two: what lies exactly at 0, 0 was not found.
-    confidence = people[..., -1:] if people.shape[-1] > 2 else x_y.any(axis=-1, keepdims=True)
-    points = np.concatenate([x_y, confidence], axis=-1).astype(np.float32)
+    confidence = people[..., -1:] if people.shape[-1] > 2 else x_y.any(-1, keepdims=True)
+    points = np.concatenate([x_y, confidence], axis=-1)
     tracks = []
     for person in points:
         frames = np.flatnonzero((person[..., 2] > 0).any(axis=-1))
@@ -167,7 +177,7 @@ def _from_arrays(path: str, arrays: dict[str, Any], wanted: Layout | None) -> Ke
             0.0 if fps is None else float(fps),
             None if size is None else (int(size[0]), int(size[1])),
         )
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise UserError(f"--keypoints {path}: 'fps' or 'size' is not a number or a pair") from error
 
 
@@ -215,8 +225,8 @@ def _layout_of(path: str, name: str, keypoints: np.ndarray, told: Any) -> Layout
 
 def _triples(path: Path, numbers: Any) -> np.ndarray:
     try:
-        return np.asarray(numbers, dtype=np.float32).reshape(-1, 3)
-    except (ValueError, TypeError) as error:
+        return without_nonsense(np.asarray(numbers, dtype=np.float32).reshape(-1, 3))
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"--keypoints {path}: a person's keypoints are not x, y, confidence triples"
         ) from error
@@ -229,9 +239,10 @@ def _openpose_people(path: Path, content: Any) -> list[np.ndarray]:
     return [_triples(path, _get(path, person, "pose_keypoints_2d")) for person in people]
 
 
-def _alphapose_people(path: Path, content: list[Any]) -> dict[int, list[np.ndarray]]:
+def _alphapose_people(content: list[tuple[Path, Any]]) -> dict[int, list[np.ndarray]]:
+    """content: a file and a person in it each."""
     frames: dict[int, list[np.ndarray]] = {}
-    for person in content:
+    for path, person in content:
         number, _ = _number(Path(str(_get(path, person, "image_id"))).stem)
         frames.setdefault(number, []).append(_triples(path, _get(path, person, "keypoints")))
     return frames
@@ -244,13 +255,19 @@ def _get(path: Path, table: Any, key: str) -> Any:
 
 
 def _from_detections(
-    path: str, frames: dict[int, list[np.ndarray]], layout: Layout | None, fps: float
+    path: str,
+    frames: dict[int, list[np.ndarray]],
+    usual: Layout,
+    fps: float,
+    wanted: Layout | None,
 ) -> KeypointFile:
-    """frames: the people (J, 3) of each frame that has any, by its number."""
+    """frames: the people (J, 3) of each frame that has any, by its number.
+
+    usual: the layout of such files where the number of keypoints leaves it open.
+    """
     counts = {len(person) for people in frames.values() for person in people}
-    if layout is None:
-        known = {x.num_keypoints: x for x in (COCO_17, HALPE_26)}
-        layout = known.get(min(counts), COCO_17) if counts else COCO_17
+    fitting = [x for x in LAYOUTS.values() if counts == {x.num_keypoints}]
+    layout = wanted or (fitting[0] if len(fitting) == 1 else usual)
     wrong = counts - {layout.num_keypoints}
     if wrong:
         raise UserError(

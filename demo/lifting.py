@@ -29,7 +29,7 @@ def reflected(index: np.ndarray, length: int) -> np.ndarray:
 
 
 def clip_frames(length: int, n_frames: int) -> np.ndarray:
-    """The frame each position of each clip shows, (N, T); the clips overlap by a third.
+    """The frame each position of each clip shows, (N, T); each clip overlaps the next by half.
 
     The last one ends with the track. A track shorter than T stands in the middle of one clip;
     the positions before and after it hold indices below 0 and from `length` on.
@@ -37,15 +37,31 @@ def clip_frames(length: int, n_frames: int) -> np.ndarray:
     if length <= n_frames:
         starts = np.array([-((n_frames - length) // 2)])
     else:
-        stride = max(1, 2 * n_frames // 3)
+        stride = (n_frames + 1) // 2
         starts = np.append(np.arange(0, length - n_frames, stride), length - n_frames)
     return starts[:, None] + np.arange(n_frames)
 
 
 def blend_weights(n_frames: int) -> np.ndarray:
-    """(T,) weight of each position: a triangle, for a clip knows least about its ends."""
-    ramp = np.arange(1, n_frames + 1)
-    return np.minimum(ramp, ramp[::-1]).astype(np.float64)
+    """(T,) weight of each position: a clip knows least about its ends, and must come in unnoticed.
+
+    A sine squared: it and its slope are nearly 0 where the clip begins and ends.
+    """
+    return np.sin(np.pi * (np.arange(n_frames) + 0.5) / n_frames) ** 2
+
+
+def bridge_confidence(screen: np.ndarray) -> np.ndarray:
+    """(F, 17, 3): where a joint was not seen, the confidence of its neighbours in time.
+
+    Its position is already theirs. A network takes a 0 for a joint that is somewhere else, and
+    bends the frames around it too: measured with a third of the frames missing, by 20 mm against 2.
+    """
+    bridged, frames = screen.copy(), np.arange(len(screen))
+    for joint in range(screen.shape[1]):
+        seen = np.flatnonzero(screen[:, joint, 2] > 0)
+        if 0 < len(seen) < len(screen):
+            bridged[:, joint, 2] = np.interp(frames, seen, screen[seen, joint, 2])
+    return bridged
 
 
 def lift_track(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:

@@ -16,13 +16,14 @@ import numpy as np
 
 from demo.ahead import ahead
 from demo.detectors.base import Frame, People, Pose2D
+from demo.framing import Framing
 from demo.lifting import Lifter
 from demo.render import Room, View, draw_2d
 from demo.smoothing import OneEuro
 from demo.tracking import bounding_box
 from demo.video import Film, Video
 from demo.world import millimetres_per_unit
-from lib.camera import camera_to_world, to_screen
+from lib.camera import camera_to_world
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 ROOM_RADIUS_MM = 1150.0
@@ -131,8 +132,8 @@ class SlidingLifter:
         known = np.stack([keypoints for _, keypoints in self._past]).reshape(len(times), -1)
         wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._fps
         points = np.stack([np.interp(wanted, times, column) for column in known.T], axis=-1)
-        points = points.reshape(-1, 17, 3).astype(np.float32)
-        return np.concatenate([to_screen(points[..., :2], self._size), points[..., 2:]], axis=-1)
+        points = points.reshape(-1, 17, 3)
+        return Framing.of(points, self._size).to_screen(points)
 
 
 @dataclass
@@ -215,7 +216,7 @@ def run_live(
                 report.note(moment)
                 _caption(picture, report.now())
                 if film:
-                    film.write(picture)
+                    _keep_time(film, picture, round(moment.source_time * newest.fps))
                 if (window and _closed_by_key(picture)) or stop():
                     break
         report.seconds = time.monotonic() - started
@@ -223,6 +224,12 @@ def run_live(
     if window:
         cv2.destroyAllWindows()
     return report
+
+
+def _keep_time(film: Film, picture: Frame, number: int) -> None:
+    """Makes the picture the film's frame `number`, and shows it for the dropped ones before it."""
+    while film.written <= number:
+        film.write(picture)
 
 
 def _closed_by_key(picture: Frame) -> bool:

@@ -13,14 +13,14 @@ import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import choose_detector
+from demo.framing import Framing
 from demo.keypoint_files import KeypointFile
-from demo.lifting import lift_track
+from demo.lifting import bridge_confidence, lift_track
 from demo.poses import Poses, bone_variation, fit_bones
 from demo.smoothing import smooth_track
 from demo.tracking import Track, choose_tracks, fill_gaps, track_people
 from demo.video import Video, find_video
 from demo.world import estimate_pitch, millimetres_per_unit, places, to_room
-from lib.camera import to_screen
 from lib.errors import UserError
 from lib.keypoints import Layout, find_layout
 from lib.skeleton import H36M
@@ -28,6 +28,8 @@ from lib.skeleton import H36M
 DEFAULT_CHECKPOINT = "checkpoint/mocap/tiny"
 # For files and cameras that do not say; told to the user where it is used.
 ASSUMED_FPS = 25.0
+MAX_FPS = 1000
+LEG = 0.9  # length of a thigh or shin against the trunk's
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class People2D:
     fps: float
     size: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= MAX_FPS:
+            raise UserError(f"{self.fps} frames/s is no frame rate; give one up to {MAX_FPS}")
+        if min(self.size) < 1:
+            raise UserError(f"{self.size[0]}x{self.size[1]} is no image size; give --size 1280x720")
+
     @property
     def stacked(self) -> np.ndarray:
         """(P, F, J, 3)"""
@@ -54,7 +62,22 @@ class People2D:
     @cached_property
     def h36m(self) -> dict[int, np.ndarray]:
         """Person number -> (F, 17, 3)."""
-        return {n: self.layout.to_h36m(points) for n, points in self.keypoints.items()}
+        found = {n: self.layout.to_h36m(points) for n, points in self.keypoints.items()}
+        return {n: with_straight_legs(track) for n, track in found.items()}
+
+
+def with_straight_legs(track: np.ndarray) -> np.ndarray:
+    """(F, 17, 3): knees and ankles that are never seen are straight below the hips."""
+    never = (track[..., 2] == 0).all(axis=0)
+    standing = track.copy()
+    trunk = track[:, H36M.index("thorax"), :2] - track[:, H36M.index("pelvis"), :2]
+    for side in ("left", "right"):
+        for above, below in (("hip", "knee"), ("knee", "ankle")):
+            joint = H36M.index(f"{side}_{below}")
+            if never[joint]:
+                standing[:, joint, :2] = standing[:, H36M.index(f"{side}_{above}"), :2]
+                standing[:, joint, 1] += LEG * np.linalg.norm(trunk, axis=-1)
+    return standing
 
 
 def _filled(
@@ -230,13 +253,13 @@ class VideoLifter:
             tracks = [smooth_track(track, fps) for track in tracks]
         poses, scales, variation = [], [], []
         for track in tracks:
-            screen = np.concatenate([to_screen(track[..., :2], size), track[..., 2:]], axis=-1)
-            pose = lift_track(self, screen)
+            framing = Framing.of(track, size)
+            pose = lift_track(self, bridge_confidence(framing.to_screen(track)))
             scale = millimetres_per_unit(pose)
             pose = pose * np.float32(scale)
             variation.append(bone_variation(pose))
             poses.append(fit_bones(pose) if constant_bones else pose)
-            scales.append(scale * 2 / size[0])  # mm per pixel
+            scales.append(scale / framing.half)  # mm per pixel
         pitch = estimate_pitch(poses, fps) if camera_pitch is None else float(camera_pitch)
         world = np.stack([to_room(pose, pitch, fps) for pose in poses])
         if len(tracks) > 1:

@@ -1,6 +1,7 @@
 """What the demo computes: 2D keypoints and 3D poses of each person in each frame."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class Poses:
     def confidence(self) -> np.ndarray:
         """(P, F, 17)"""
         return self.keypoints_2d[..., 2]
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """(P, F) whether a person has come and not yet gone: from the first sight to the last."""
+        seen = self.confidence.max(axis=-1) > 0
+        come = np.logical_or.accumulate(seen, axis=1)
+        stays = np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
+        return come & stays
 
     @property
     def num_frames(self) -> int:

@@ -181,11 +181,13 @@ class SideBySide:
         else:
             left[:] = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
         several = len(poses.persons) > 1
-        for number, person in zip(poses.persons, poses.keypoints_2d, strict=True):
-            scaled = person[index] * [self._scale, self._scale, 1]
-            draw_2d(left, scaled, str(number) if several else "")
+        # Before people come and after they have gone nothing is drawn of them.
+        present = poses.present[:, index]
+        keypoints = poses.keypoints_2d[present, index]
+        for number, person in zip(poses.persons[present], keypoints, strict=True):
+            draw_2d(left, person * [self._scale, self._scale, 1], str(number) if several else "")
         seconds = index / poses.fps
-        self._room.draw(right, poses.pose_world[:, index], poses.confidence[:, index] > 0, seconds)
+        self._room.draw(right, poses.pose_world[present, index], keypoints[..., 2] > 0, seconds)
         place = (12, right.shape[0] - 14)
         cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
         return self._picture

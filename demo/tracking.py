@@ -3,6 +3,7 @@
 F frames, P people, J keypoints; a keypoint is x, y in pixels and a confidence.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,11 +12,19 @@ import numpy as np
 from lib.errors import UserError
 
 # A person out of sight this long (seconds) is taken for a new one on return.
-PATIENCE = 1.0
+PATIENCE = 2.0
+# People are expected to move on as they did in their last moments (seconds): where two cross, the
+# places alone do not tell who is who.
+MOMENT = 0.6
 # Tracks shorter than this (seconds) are a detector's false alarms, unless nothing longer exists.
 MIN_SECONDS = 0.25
 # Two detections look like one person where their boxes or their keypoints agree this much.
 MIN_AGREEMENT = 0.25
+LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
+# How far keypoints lie apart that agree by 1/e, in sizes of the box. After an absence nobody knows
+# where a person went: three times UNSURE (seconds) makes it twice as far.
+REACH = 0.18
+UNSURE = 0.25
 
 
 @dataclass
@@ -38,11 +47,17 @@ def bounding_box(keypoints: np.ndarray) -> np.ndarray:
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
-def agreement(a: np.ndarray, b: np.ndarray) -> float:
+def without_nonsense(keypoints: np.ndarray) -> np.ndarray:
+    """(..., 3) or more: those with numbers that cannot be become 0, that is unseen."""
+    sane = np.isfinite(keypoints).all(axis=-1) & (np.abs(keypoints) < LARGEST_PIXEL).all(axis=-1)
+    return np.where(sane[..., None], keypoints, 0)
+
+
+def agreement(a: np.ndarray, b: np.ndarray, reach: float = REACH) -> float:
     """0 to 1: how likely two sets of keypoints (J, 3) are the same person a moment later.
 
     The mean of the boxes' intersection over union and of the keypoints' closeness (1 at no
-    distance, 0.5 at about 15 % of the box's size).
+    distance, 1/e at `reach` sizes of the box).
     """
     box_a, box_b = bounding_box(a), bounding_box(b)
     overlap = np.minimum(box_a[2:], box_b[2:]) - np.maximum(box_a[:2], box_b[:2])
@@ -53,47 +68,97 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
         return 0.0
     size = max(np.sqrt(np.prod(box_a[2:] - box_a[:2])), 1.0)
     distance = np.linalg.norm(a[seen, :2] - b[seen, :2], axis=-1) / size
-    closeness = float(np.mean(np.exp(-((distance / 0.18) ** 2))))
+    closeness = float(np.mean(np.exp(-((distance / reach) ** 2))))
     iou = float(intersection / union) if union > 0 else 0.0
     return (iou + closeness) / 2
+
+
+class _Follower:
+    """A track being made, and where its person is going."""
+
+    def __init__(self, moment: int) -> None:
+        """moment: how many detections the speed is taken from."""
+        self.track = Track()
+        self._steps: deque[np.ndarray] = deque(maxlen=moment)  # (2,) pixels a frame
+
+    def add(self, frame: int, keypoints: np.ndarray) -> None:
+        track = self.track
+        if track.frames:
+            last, elapsed = track.keypoints[-1], frame - track.frames[-1]
+            known = (last[:, 2] > 0) & (keypoints[:, 2] > 0)
+            if known.any():
+                # The median keypoint: that of the body, whatever the arms do.
+                way = np.median(keypoints[known, :2] - last[known, :2], axis=0)
+                self._steps.append(way / elapsed)
+        track.frames.append(frame)
+        track.keypoints.append(keypoints)
+
+    def absence(self, frame: int) -> int:
+        """How many frames without a detection lie before `frame`."""
+        return frame - self.track.frames[-1] - 1
+
+    def expected(self, frame: int) -> np.ndarray:
+        """The last detection, moved on until `frame`."""
+        moved = self.track.keypoints[-1].copy()
+        if self._steps:
+            # The median step: where one person hides another, detectors jump between them.
+            way = np.median(np.stack(self._steps), axis=0)
+            moved[:, :2] += way * (frame - self.track.frames[-1])
+        return moved
 
 
 class Tracker:
     """Joins detections to tracks, frame by frame, the best agreement first."""
 
     def __init__(self, fps: float) -> None:
-        self.tracks: list[Track] = []
+        self._people: list[_Follower] = []
         self._patience = max(1, round(PATIENCE * fps))
+        self._moment = max(1, round(MOMENT * fps))
+        self._unsure = UNSURE * fps
         self._frame = -1
+
+    @property
+    def tracks(self) -> list[Track]:
+        return [person.track for person in self._people]
 
     def update(self, people: np.ndarray) -> list[int]:
         """The next frame's people (P, J, 3) -> the number of each one's track."""
         self._frame += 1
-        alive = [
-            index
-            for index, track in enumerate(self.tracks)
-            if self._frame - track.frames[-1] <= self._patience
-        ]
-        pairs = sorted(
-            (
-                (agreement(self.tracks[index].keypoints[-1], person), index, number)
-                for index in alive
-                for number, person in enumerate(people)
-            ),
-            reverse=True,
-        )
-        assigned: dict[int, int] = {}
-        for score, index, number in pairs:
-            if score >= MIN_AGREEMENT and index not in assigned.values() and number not in assigned:
-                assigned[number] = index
-        for number, person in enumerate(people):
-            if number not in assigned:
-                assigned[number] = len(self.tracks)
-                self.tracks.append(Track())
-            track = self.tracks[assigned[number]]
-            track.frames.append(self._frame)
-            track.keypoints.append(person)
-        return [assigned[number] for number in range(len(people))]
+        alive = {
+            index: person
+            for index, person in enumerate(self._people)
+            if person.absence(self._frame) < self._patience
+        }
+        numbers: dict[int, int] = {}
+        self._join(people, {i: p.expected(self._frame) for i, p in alive.items()}, numbers)
+        # Whoever is not where they were going may have stopped.
+        self._join(people, {i: p.track.keypoints[-1] for i, p in alive.items()}, numbers)
+        for number, keypoints in enumerate(people):
+            if number not in numbers:
+                numbers[number] = len(self._people)
+                self._people.append(_Follower(self._moment))
+            self._people[numbers[number]].add(self._frame, keypoints)
+        return [numbers[number] for number in range(len(people))]
+
+    def _join(
+        self, people: np.ndarray, places: dict[int, np.ndarray], numbers: dict[int, int]
+    ) -> None:
+        """Adds to numbers (person -> track) the pairs of those still free, the best first.
+
+        places: where the people of the tracks are thought to be, (J, 3) each.
+        """
+        pairs = []
+        for index, place in places.items():
+            absence = self._people[index].absence(self._frame)
+            doubt = np.sqrt(1 + absence / self._unsure)
+            for number, person in enumerate(people):
+                score = agreement(place, person, REACH * doubt)
+                # Whoever was seen a moment ago goes before those who are looked for in a wide area.
+                pairs.append((score / doubt, score, index, number))
+        for _, score, index, number in sorted(pairs, reverse=True):
+            free = index not in numbers.values() and number not in numbers
+            if free and score >= MIN_AGREEMENT:
+                numbers[number] = index
 
 
 def track_people(detections: Iterable[np.ndarray], fps: float) -> tuple[list[Track], int]:
@@ -148,8 +213,7 @@ def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:
     """
     count = len(mirror)
     filled = np.zeros((frames, count, 3), dtype=np.float32)
-    filled[track.frames] = np.stack(track.keypoints)
-    filled[~np.isfinite(filled).all(axis=-1)] = 0
+    filled[track.frames] = without_nonsense(np.stack(track.keypoints))
     seen = np.asarray(filled[..., 2] > 0)  # (F, J)
     if seen.all():
         return filled

@@ -22,6 +22,8 @@ from lib.files import PROJECT_ROOT, listing
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 VIDEO_DIR = PROJECT_ROOT / "demo" / "video"
+# Damaged frames in a row after which a file is given up.
+MAX_DAMAGED = 50
 
 
 def is_stream(source: str) -> bool:
@@ -54,17 +56,26 @@ class Video:
         self._capture = cv2.VideoCapture(source)
         # Phones film upright and say so in the file; OpenCV does not turn the picture by itself.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        opened, frame = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not opened or frame is None:
+        is_file = isinstance(source, str) and not is_stream(source)
+        frame = None
+        for _ in range(MAX_DAMAGED if is_file else 1):
+            if frame is None and self._capture.isOpened():
+                frame = self._capture.read()[1]
+        if frame is None:
             self._capture.release()
             if isinstance(source, int):
                 raise UserError(f"--webcam {source}: no such camera, or it is in use")
+            if is_stream(source):
+                raise UserError(
+                    f"{source}: no frame can be read; is the address right, and the stream running?"
+                )
             raise UserError(
                 f"{source}: no frame can be read; the file is damaged, empty or not a video"
                 " (try to play it, or convert it with ffmpeg)"
             )
         # The first frame tells the size after rotation, which the file's header does not.
         self._first: Frame | None = frame
+        self._passed = 1  # frames of the file, damaged ones included
         self.size = (int(frame.shape[1]), int(frame.shape[0]))
         fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else 0.0
@@ -85,16 +96,25 @@ class Video:
         if self._first is not None:
             self._first = None
             return True
-        return self._capture.grab()
+        # In a damaged file a failure need not be the end; the count tells that more should come.
+        attempts = 1 if self._passed >= self.count else MAX_DAMAGED
+        for _ in range(attempts):
+            self._passed += 1
+            if self._capture.grab():
+                return True
+        return False
 
     def read(self) -> Frame | None:
         """The next frame, None at the end."""
         if self._first is not None:
             frame, self._first = self._first, None
             return frame
-        read, frame = self._capture.read()
-        if not read:
-            return None
+        while True:
+            if not self.skip():
+                return None
+            read, frame = self._capture.retrieve()
+            if read:
+                break
         if (frame.shape[1], frame.shape[0]) != self.size:  # streams may change their size
             frame = cv2.resize(frame, self.size)
         return frame
@@ -123,6 +143,7 @@ class Film:
         self._temporary = Path(name)
         self._process: subprocess.Popen | None = None
         self._writer: cv2.VideoWriter | None = None
+        self.written = 0
         ffmpeg = _ffmpeg_with_h264()
         if ffmpeg:
             self._process = self._start(ffmpeg, fps)
@@ -157,6 +178,7 @@ class Film:
 
     def write(self, frame: Frame) -> None:
         """frame: (height, width, 3) uint8 BGR."""
+        self.written += 1
         if self._writer is not None:
             self._writer.write(frame)
             return
@@ -167,6 +189,18 @@ class Film:
             self._process.stdin.write(planes.data)
         except BrokenPipeError:
             raise self._failure() from None
+
+    def _check(self) -> None:
+        """OpenCV does not tell of a full disk: counts what is in the file. Raises UserError."""
+        with quiet_stderr():
+            capture = cv2.VideoCapture(str(self._temporary))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found != self.written:
+            raise UserError(
+                f"cannot write {self._path}: of {self.written} frames {found} were written; is the"
+                " disk full?"
+            )
 
     def _failure(self) -> UserError:
         assert self._process is not None and self._process.stderr is not None
@@ -185,7 +219,10 @@ class Film:
     ) -> None:
         try:
             if self._writer is not None:
-                self._writer.release()
+                with quiet_stderr():
+                    self._writer.release()
+                if kind is None:
+                    self._check()
             if self._process is not None and self._process.stdin is not None:
                 if kind is not None:
                     self._process.kill()

@@ -1,12 +1,14 @@
 """Any video in, 3D poses out: `python demo/vis.py --video sample_video.mp4`."""
 
 import argparse
+import math
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,7 @@ from demo.detectors import DETECTORS, choose_detector
 from demo.keypoint_files import read_keypoints, save_keypoints
 from demo.pipeline import (
     DEFAULT_CHECKPOINT,
+    MAX_FPS,
     People2D,
     VideoLifter,
     people_in_file,
@@ -108,15 +111,24 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("there is no display for a window; give --no-window (and --record)")
     if not options.keypoints:
         choose_detector(options.detector, options.weights_dir)  # tells what is missing
-    if options.fps < 0 or options.fps > 1000:
-        raise UserError(f"--fps {options.fps}: from 1 to 1000")
-    formats = options.formats.split(",")
+    if not 0 <= options.fps <= MAX_FPS:
+        raise UserError(f"--fps {options.fps}: from 1 to {MAX_FPS}")
+    formats = [name.strip() for name in options.formats.split(",")]
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UserError(
             f"--formats {options.formats}: no {unknown[0]!r}; any of {','.join(FORMATS)}"
         )
     options.formats = formats
+    if options.is_live:
+        for given, flag, remedy in (
+            (options.person != "largest", "--person", "live, the largest person is followed"),
+            (options.save_keypoints, "--save-keypoints", "live, no keypoints are kept"),
+            (set(formats) != set(FORMATS), "--formats", "live, --record writes a film"),
+            (options.free_bones, "--free-bones", "live, they always are as the network gives them"),
+        ):
+            if given:
+                raise UserError(f"{flag}: {remedy}; leave it out")
     options.view = parse_view(options.view)
     options.camera_pitch = parse_pitch(options.camera_pitch)
     options.size = parse_size(options.size)
@@ -127,13 +139,35 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--save-keypoints {save}: the name must end in .npz or .json")
 
 
+def check_writable(path: Path) -> None:
+    """Whether something can be written there; told before the detector runs. Raises UserError."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {place}: {error.strerror or error}; choose another place"
+        ) from None
+
+
+def check_source_stays(options: argparse.Namespace, results: list[Path]) -> None:
+    """Raises UserError where a result would replace what it is made from."""
+    sources = [Path(source).resolve() for source in (options.video, options.keypoints) if source]
+    for path in results:
+        if path.resolve() in sources:
+            raise UserError(f"{path} is the source and would be overwritten; give another --output")
+
+
 def parse_view(text: str) -> View:
     if text in ("turning", "fixed"):
         return View(START, turning=text == "turning")
-    try:
-        return View(float(text), turning=False)
-    except ValueError:
-        raise UserError(f"--view {text}: turning, fixed or a number of degrees") from None
+    with suppress(ValueError):
+        if math.isfinite(float(text)):
+            return View(float(text), turning=False)
+    raise UserError(f"--view {text}: turning, fixed or a number of degrees")
 
 
 def parse_pitch(text: str) -> float | None:
@@ -191,13 +225,18 @@ class Progress:
 
 
 def people_from_file(options: argparse.Namespace) -> People2D:
-    size, fps = options.size, options.fps
+    size, fps, count = options.size, options.fps, 0
     if options.video:
         with Video(options.video) as video:
-            size, fps = video.size, fps or video.fps
+            size, fps, count = video.size, fps or video.fps, video.count
     file = read_keypoints(options.keypoints, options.layout, fps)
     if not (fps or file.fps):
         print(f"{options.keypoints}: does not say its frame rate; 25 frames/s assumed (--fps)")
+    if count and abs(file.frames - count) > 0.05 * count:
+        print(
+            f"{options.keypoints}: {file.frames} frames, but {options.video} has {count};"
+            " are they of this video?"
+        )
     return people_in_file(file, options.person, fps, size)
 
 
@@ -273,6 +312,14 @@ def main() -> int:
     print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")
     if options.is_live:
         return live(options, lifter)
+    name = name_of(options.video or options.keypoints)
+    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    check_source_stays(
+        options, [folder / f"{name}.mp4", folder / "poses.npz", folder / "poses.json"]
+    )
+    check_writable(folder)
+    if options.save_keypoints:
+        check_writable(Path(options.save_keypoints).expanduser().parent)
     if people is None:
         people = people_from_video(options, progress)
     if options.save_keypoints:
@@ -289,8 +336,6 @@ def main() -> int:
             constant_bones=not options.free_bones,
         ),
     )
-    name = name_of(options.video or options.keypoints)
-    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
     written = write_results(options, poses, name, folder, progress)
     print(progress.line(people.num_frames))
     fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"

@@ -116,6 +116,40 @@ def test_openpose_folder_and_file(tmp_path):
     np.testing.assert_allclose(single.tracks[0].keypoints[0], keypoints[2], rtol=1e-5)
 
 
+def test_other_ways_to_store_the_same(tmp_path):
+    """BODY-25 in a folder of AlphaPose's results, and OpenPose's frames in one list."""
+    keypoints = people(40, 25)
+    frames = [
+        {"people": [{"pose_keypoints_2d": points.flatten().astype(float).tolist()}]}
+        for points in keypoints[0]
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(frames))
+    (tmp_path / "results").mkdir()
+    results = alphapose(keypoints, "{}.jpg")
+    (tmp_path / "results" / "alphapose-results.json").write_text(json.dumps(results))
+    for name in ("list.json", "results"):
+        file = read_keypoints(str(tmp_path / name))
+        assert file.layout is BODY_25 and file.frames == 40 and len(file.tracks) == 1
+        np.testing.assert_allclose(file.tracks[0].keypoints[-1], keypoints[0, -1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("nonsense", [np.nan, np.inf, 1e30])
+def test_numbers_that_are_no_pixels_count_as_unseen(tmp_path, nonsense):
+    keypoints = people(10, 17)[0]
+    keypoints[4, 5, 0], keypoints[6] = nonsense, nonsense
+    np.savez(tmp_path / "points.npz", keypoints=keypoints, layout="coco17")
+    results = [
+        {"image_id": f"{frame}.jpg", "keypoints": points.flatten().astype(float).tolist()}
+        for frame, points in enumerate(keypoints)
+    ]
+    (tmp_path / "points.json").write_text(json.dumps(results))
+    for suffix in ("npz", "json"):
+        (track,) = read_keypoints(str(tmp_path / f"points.{suffix}")).tracks
+        found = dict(zip(track.frames, track.keypoints, strict=True))
+        assert found[4][5].tolist() == [0, 0, 0] and np.isfinite(np.stack(track.keypoints)).all()
+        assert not found.get(6, np.zeros(1)).any()
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("boom",)
@@ -134,6 +168,7 @@ def test_no_file_runs_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
+        ("a.json", '[{"image_id": "0", "keypoints": [1%s]}]' % ("0" * 400), "triples"),
         ("a.json", "{", "not a readable JSON"),
         ("a.json", '{"x": 1}', "nor 'keypoints'"),
         ("a.json", '{"people": [{"x": 1}]}', "without 'pose_keypoints_2d'"),

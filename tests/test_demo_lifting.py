@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demo.lifting import blend_weights, clip_frames, lift_track, reflected
+from demo.lifting import blend_weights, bridge_confidence, clip_frames, lift_track, reflected
 from demo.poses import bone_lengths
 from demo.world import (
     REFERENCE_MM,
@@ -59,28 +59,46 @@ def test_clips_cover_every_frame_and_none_beyond():
         frames = clip_frames(length, 27)
         assert set(frames.ravel()) == set(range(length))
         assert (np.diff(frames, axis=1) == 1).all()
-        # Overlapping: each border of a clip lies inside another.
-        assert (np.diff(frames[:, 0]) <= 18).all()
+        # Overlapping by half: each border of a clip lies in the middle of another.
+        assert (np.diff(frames[:, 0]) <= 14).all()
 
 
 def test_nothing_jumps_where_a_clip_ends():
-    """Clips that disagree by 1 (after the root is taken off: joints by 1 each) blend linearly."""
+    """Where clips disagree, the result bends at their borders no more than between them."""
 
     class Disagreeing(Stub):
         def lift(self, clips):
             poses = np.zeros_like(clips)
-            poses[:, :, 1:] = np.arange(len(clips))[:, None, None, None] % 2
+            number = np.arange(len(clips))[:, None, None, None]
+            poses[:, :, 1:] = np.where(number % 2, 1, -1)
             return poses
 
-    lifted = lift_track(Disagreeing(27), track(200))[:, 5, 0]
-    assert np.abs(np.diff(lifted)).max() < 0.2
-    assert lifted.min() == 0 and lifted.max() == 1
+    length = 27 + 14 * 12
+    lifted = lift_track(Disagreeing(27), track(length))[:, 5, 0]
+    assert lifted.min() < -0.9 and lifted.max() > 0.9
+    bends = np.abs(np.diff(lifted, 2))  # of frames 1, 2, ...
+    clips = clip_frames(length, 27)
+    borders = np.concatenate([clips[1:, 0], clips[:-1, -1] + 1])
+    at_border = np.isin(np.arange(1, length - 1), [borders - 1, borders])
+    assert bends[at_border].max() < bends[~at_border].max()
 
 
 def test_weights_are_largest_in_the_middle_and_never_zero():
     weights = blend_weights(27)
     assert weights.argmax() == 13 and weights.min() > 0
-    np.testing.assert_array_equal(weights, weights[::-1])
+    np.testing.assert_allclose(weights, weights[::-1], rtol=1e-9)
+    assert blend_weights(1) == 1
+
+
+def test_unseen_joints_are_shown_with_their_neighbours_confidence():
+    screen = np.full((6, 17, 3), 0.5)
+    screen[:, 3, 2] = [0, 0.2, 0, 0, 0.8, 0]
+    screen[:, 4, 2] = 0
+    bridged = bridge_confidence(screen)
+    np.testing.assert_allclose(bridged[:, 3, 2], [0.2, 0.2, 0.4, 0.6, 0.8, 0.8])
+    assert (bridged[:, 4, 2] == 0).all()  # never seen: nothing is known
+    bridged[:, 3, 2] = screen[:, 3, 2]
+    np.testing.assert_array_equal(bridged, screen)
 
 
 def test_the_order_of_batches_does_not_matter():

@@ -239,6 +239,22 @@ def test_the_page_of_several_people_and_of_one_frame(browser, tmp_path):
     assert browser.problems == []
 
 
+def test_the_page_draws_people_from_first_to_last_sight(browser, tmp_path):
+    poses = sample_poses(people=2)
+    poses.keypoints_2d[1, :10, :, 2] = 0
+    poses.keypoints_2d[1, 20:22, :, 2] = 0
+    poses.keypoints_2d[1, 40:, :, 2] = 0
+    browser.events.clear()
+    write_page(tmp_path / "page.html", poses, "page")
+    browser.open(tmp_path / "page.html")
+    assert browser.run("[0, 9, 10, 20, 39, 40].map(f => present[1](f))") == [
+        *(False, False, True, True, True, False),
+    ]
+    assert browser.run("[0, 49].every(present[0])")
+    browser.run("seek(0)")
+    assert browser.problems == []
+
+
 def test_the_page_is_one_file():
     page = (Path(__file__).parents[1] / "demo" / "export" / "page.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|@import|fetch\(|XMLHttpRequest", page)

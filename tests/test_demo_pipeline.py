@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -59,10 +61,12 @@ class Reader:
 
     def __init__(self, delay: float = 0.0) -> None:
         self.delay = delay
+        self.numbers: list[int] = []
 
     def __call__(self, frames):
         for frame in frames:
             time.sleep(self.delay)
+            self.numbers.append(number_in(frame))
             person = np.full((1, 17, 3), 0.5, dtype=np.float32)
             person[0, :, 0] = number_in(frame) + np.arange(17)
             person[0, :, 1] = 10 + np.arange(17) ** 1.5
@@ -117,6 +121,31 @@ def test_a_file_that_is_wrong_about_its_length_is_read_whole(tmp_path, monkeypat
     assert [int(found[0, 0, 0]) for found in people] == list(range(200))
 
 
+def test_sections_follow_the_same_person(tmp_path, monkeypatch):
+    """Two people: a detector follows whom it finds first, until that person is gone."""
+    path = make_video(tmp_path / "count.mp4", 400)
+
+    class Follower(Reader):
+        def __call__(self, frames):
+            found = None
+            for frame, (person,) in (
+                (f, next(super(Follower, self).__call__([f]))) for f in frames
+            ):
+                number = number_in(frame)
+                if found is None or (found == "left" and number >= 330):
+                    found = "left" if number < 90 else "right"  # who is larger by then
+                person[:, 0] = np.arange(17) * 3 + (0 if found == "left" else 500)
+                yield person[None]
+
+    found = []
+    for cores in (1, 2, 4):
+        monkeypatch.setattr("demo.detection.usable_cores", lambda cores=cores: cores)
+        people, _ = detect_people(str(path), Choice(Follower, sections=True))
+        found.append([int(frame[0, 0, 0]) for frame in people])
+    assert found[0] == [0] * 330 + [500] * 70
+    assert found[1] == found[2] == found[0]
+
+
 def test_an_error_in_one_section_ends_all(tmp_path, monkeypatch):
     path = make_video(tmp_path / "count.mp4", 200)
     monkeypatch.setattr("demo.detection.usable_cores", lambda: 2)
@@ -164,6 +193,28 @@ def test_a_truncated_video_is_read_as_far_as_it_goes(tmp_path):
     (tmp_path / "half.avi").write_bytes(whole[: len(whole) // 2])
     with Video(str(tmp_path / "half.avi")) as video:
         assert 20 < sum(1 for _ in video.frames()) < 40
+
+
+@pytest.mark.parametrize("damaged", [range(1), range(25, 27)])
+def test_damaged_frames_do_not_end_a_video(tmp_path, damaged):
+    path = str(tmp_path / "whole.avi")
+    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    for number in range(60):
+        image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+        image[:60] = number * 4
+        writer.write(image)
+    writer.release()
+    content = bytearray(Path(path).read_bytes())
+    starts = [match.start() for match in re.finditer(rb"00dc....\xff\xd8", content, re.DOTALL)]
+    assert len(starts) == 60
+    for number in damaged:
+        content[starts[number] + 8 : starts[number + 1]] = bytes(
+            starts[number + 1] - starts[number] - 8
+        )
+    (tmp_path / "damaged.avi").write_bytes(content)
+    with Video(str(tmp_path / "damaged.avi")) as video:
+        shown = [round(frame[:50].mean() / 4) for frame in video.frames()]
+    assert shown == [number for number in range(60) if number not in damaged]
 
 
 def test_a_video_filmed_upright_is_read_upright(tmp_path):
@@ -229,6 +280,21 @@ def test_a_film_has_every_frame_at_the_right_rate(tmp_path, size, people):
     assert list(tmp_path.iterdir()) == [tmp_path / "film.mp4"]
 
 
+def test_people_are_drawn_from_first_to_last_sight():
+    poses = some_poses(6, (320, 360), people=2)
+    poses.keypoints_2d[1, :, :, 2] = np.array([0, 0, 1, 0, 1, 0])[:, None]
+    assert poses.present.tolist() == [[True] * 6, [False, False, True, True, True, False]]
+    never = replace(poses, keypoints_2d=poses.keypoints_2d * [[[[1]]], [[[0]]]])
+    pictures = [[SideBySide(p, View()).draw(blank(), f) for p in (poses, never)] for f in range(6)]
+    # Without the second person the pictures are equal exactly where that person is away.
+    equal = [(both == alone).all() for both, alone in pictures]
+    assert equal == [True, True, False, False, False, True]
+
+
+def blank() -> np.ndarray:
+    return np.zeros((360, 320, 3), np.uint8)
+
+
 def test_without_ffmpeg_opencv_writes_the_film(tmp_path, monkeypatch):
     monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
     frames = [np.full((120, 160, 3), 90, np.uint8)] * 5
@@ -251,6 +317,20 @@ def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatc
         raise RuntimeError("on purpose")
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_film_that_opencv_could_not_write_is_told(tmp_path, monkeypatch):
+    """As on a full disk, of which OpenCV says nothing."""
+    monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+    with (
+        pytest.raises(UserError, match="of 9 frames 0"),
+        Film(tmp_path / "film.mp4", (64, 48), 25.0) as film,
+    ):
+        for _ in range(9):
+            film.write(np.zeros((48, 64, 3), np.uint8))
+        film._writer.release()
+        film._temporary.write_bytes(film._temporary.read_bytes()[:200])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_room_shows_what_is_nearer_larger_and_up_above():
@@ -290,14 +370,16 @@ def test_colours_are_those_of_the_skeleton():
 
 def test_live_drops_frames_rather_than_lagging(tmp_path):
     path = make_video(tmp_path / "count.mp4", 60, fps=100)
+    reader = Reader(delay=0.05)
     report = run_live(
-        str(path), Reader(delay=0.05), FlatLifter(), View(),
-        window=False, film_path=tmp_path / "live.mp4",
-    )  # fmt: skip
+        str(path), reader, FlatLifter(), View(), window=False, film_path=tmp_path / "live.mp4"
+    )
+    last = reader.numbers[-1]
     assert report.shown >= 1 and report.shown + report.dropped == 60
     assert len(report.latencies) == report.shown
     with Video(str(tmp_path / "live.mp4")) as film:
-        assert sum(1 for _ in film.frames()) == report.shown
+        # Dropped frames are made up for: the film lasts as long as what it shows.
+        assert sum(1 for _ in film.frames()) == last + 1
 
 
 def test_the_sliding_window_keeps_time_though_frames_were_dropped():
@@ -310,7 +392,8 @@ def test_the_sliding_window_keeps_time_though_frames_were_dropped():
             return super().lift(clips)
 
     sliding = SlidingLifter(Recording(), size=(200, 100), fps=25.0, smooth=False)
-    base = np.random.default_rng(0).random((17, 3)) * [50, 50, 1]
+    # As large and central as a person is who is shown as filmed.
+    base = np.random.default_rng(0).random((17, 3)) * [50, 80, 1] + [60, 12, 0]
     for number in range(0, 31, 3):
         sliding(base + np.array([number, 0, 0]), number / 25)
     x = (seen[-1][0, :, 4, 0] + 1) * 100 - base[4, 0]
@@ -360,6 +443,19 @@ def test_poses_of_any_length(lifter, frames):
     assert poses.pose_3d.shape == poses.pose_world.shape == (2, frames, 17, 3)
     assert np.isfinite(poses.pose_world).all() and (poses.pose_3d[:, :, 0] == 0).all()
     assert poses.confidence.min() > 0
+
+
+def test_legs_that_are_never_seen_hang_straight_down():
+    keypoints = walking(4)[0]
+    knee, ankle = H36M.index("left_knee"), H36M.index("left_ankle")
+    keypoints[:, [knee, ankle]] = 0
+    track = People2D({1: keypoints}, H36M_17, 25.0, (640, 480)).h36m[1]
+    hip = keypoints[:, H36M.index("left_hip")]
+    np.testing.assert_array_equal(track[:, ankle, 0], hip[:, 0])
+    assert (track[:, ankle, 1] > track[:, knee, 1]).all() and (track[:, knee, 1] > hip[:, 1]).all()
+    assert (track[:, [knee, ankle], 2] == 0).all()
+    others = [joint for joint in range(17) if joint not in (knee, ankle)]
+    np.testing.assert_array_equal(track[:, others], keypoints[:, others])
 
 
 def test_one_scale_for_the_whole_video(lifter):
@@ -443,19 +539,40 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
         (["--keypoints", "points.npz", "--camera-pitch", "up"], "--camera-pitch up"),
         (["--keypoints", "points.npz", "--save-keypoints", "x.txt"], ".npz or .json"),
         (["--live", "--keypoints", "points.npz"], "--live"),
+        (["--webcam", "0", "--no-window", "--person", "all"], "--person"),
+        (["--webcam", "0", "--no-window", "--formats", "bvh"], "--formats"),
+        (["--keypoints", "points.npz", "--view", "nan"], "--view nan"),
+        (["--keypoints", "points.npz", "--fps", "nan"], "--fps nan"),
+        (["--keypoints", "slow.npz"], "-3.0 frames/s"),
+        (["--keypoints", "points.npz", "--size", "640x480", "--output", "slow.npz/x"], "slow.npz"),
         (["--frobnicate"], "--frobnicate"),
     ],
 )
 def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
     np.savez(tmp_path / "points.npz", keypoints=walking(5), layout="h36m17")
+    np.savez(tmp_path / "slow.npz", keypoints=walking(5), layout="h36m17", size=(9, 9), fps=-3)
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", checkpoint]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments), "--output", "out"])
+    if "--output" not in arguments:
+        arguments = [*arguments, "--output", "out"]
+    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments)])
     with pytest.raises(UserError) as error:
         demo.vis.main()
     assert told in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_source_is_never_overwritten(checkpoint, tmp_path, monkeypatch):
+    video = make_video(tmp_path / "walk.mp4", 5, size=(640, 480))
+    np.savez(tmp_path / "points.npz", keypoints=walking(5), layout="h36m17")
+    before = video.read_bytes()
+    arguments = ("--video", video, "--keypoints", tmp_path / "points.npz", "--output", tmp_path)
+    arguments = ("vis.py", *arguments, "--checkpoint", checkpoint)
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
+    with pytest.raises(UserError, match="would be overwritten"):
+        demo.vis.main()
+    assert video.read_bytes() == before
 
 
 def test_a_mistake_is_one_line_without_a_traceback(tmp_path):

@@ -39,6 +39,29 @@ def test_two_people_who_pass_each_other_keep_their_numbers():
         assert np.allclose(np.abs(steps), 4) and (np.sign(steps) == np.sign(steps[0])).all()
 
 
+def test_people_are_told_apart_by_where_they_were_going():
+    """Two cross, one hides the other for 0.6 s; both look the same and the detector is noisy."""
+    rng = np.random.default_rng(0)
+    detections = []
+    for t in range(100):
+        pair = np.stack([person(6.0 * t), person(600 - 6.0 * t)])
+        pair[..., :2] += rng.normal(0, 1.5, (2, 17, 2))
+        detections.append(pair[:1] if 43 <= t < 58 else pair[rng.permutation(2)])
+    tracks, _ = track_people(detections, fps=25)
+    assert sorted(len(track.frames) for track in tracks) == [85, 100]
+    for track in tracks:
+        x = np.array([keypoints[0, 0] for keypoints in track.keypoints])
+        speed = np.polyfit(track.frames, x, 1)[0]
+        assert abs(speed) == pytest.approx(6, rel=0.02)
+
+
+def test_who_stopped_behind_something_is_known_again():
+    walk = [person(5.0 * t)[None] for t in range(30)]
+    stopped = [person(145.0)[None]] * 20
+    tracks, _ = track_people([*walk, *[NOBODY] * 25, *stopped], fps=25)
+    assert len(tracks) == 1
+
+
 def test_nobody_at_first_and_in_between():
     detections = [NOBODY] * 3 + [person(10)[None]] + [NOBODY] * 3 + [person(18)[None]] * 9
     tracks, frames = track_people(detections, fps=25)

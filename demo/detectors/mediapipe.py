@@ -18,7 +18,7 @@ from demo.tracking import agreement, bounding_box
 from lib.errors import UserError
 from lib.keypoints import BLAZEPOSE_33
 
-LOOK_AROUND = 12  # frames between two searches for further people
+LOOK_AROUND = 6  # frames between two searches for further people
 MAX_PEOPLE = 8
 SAME_PERSON = 0.5  # agreement from which two instances follow one person
 
