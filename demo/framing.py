@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.camera import to_screen
+
 # Of a person's longer side, in half picture widths. Measured: errors grow beyond both.
 EXTENT = (0.6, 1.2)
 # Where the middle of a person's box may lie, on the screen.
@@ -38,5 +40,6 @@ class Framing:
     def to_screen(self, keypoints: np.ndarray) -> np.ndarray:
         """Pixels (..., 3: x, y, confidence) -> normalised screen, as lib.camera's."""
         screen = keypoints.astype(np.float32)
-        screen[..., :2] = (keypoints[..., :2] - self.centre) / self.half
+        in_window = keypoints[..., :2] - (self.centre - self.half)
+        screen[..., :2] = to_screen(in_window, (2 * self.half, 2 * self.half))
         return screen

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from model.ops import bidirectional_inner, native, resolve_backend
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
 from model.ops.half_block import block_tail, norm_graph, norm_linears, takes_halves
+from model.ops.operator import constant_result
 
 if TYPE_CHECKING:
     from model.blocks import MambaBlock
@@ -125,7 +126,7 @@ def fused_training(block: "MambaBlock", x: Tensor, axis: int) -> Tensor | None:
     return block_tail(x, inner, *masks, weights, norm2.eps)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _settle_heap(block: "MambaBlock") -> None:
     """What to do with the memory that a step frees: with recomputed blocks it must stay little."""
     native.keep_freed_memory()

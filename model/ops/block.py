@@ -9,6 +9,7 @@ from torch import Tensor
 from model.ops import library as c
 from model.ops import native
 from model.ops.definition import DirectionWeights
+from model.ops.operator import Operator, constant_result
 
 
 class BlockWeights(NamedTuple):
@@ -41,7 +42,7 @@ class GraphWeights(NamedTuple):
     bn_var: Tensor  # (J,)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def takes_block(dim: int, hidden: int, joints: int) -> bool:
     """Whether the kernel can do blocks of this size: whole vectors of channels."""
     library = native.loaded()
@@ -49,7 +50,7 @@ def takes_block(dim: int, hidden: int, joints: int) -> bool:
     return dim % lanes == 0 and hidden % lanes == 0 and joints <= library.mdtf_max_joints()
 
 
-@torch.library.custom_op("mdtf::block_forward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::block_forward")
 def _block_forward(
     x: Tensor,
     block: list[Tensor],

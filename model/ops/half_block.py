@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model.ops import library as c
 from model.ops import native
+from model.ops.operator import Operator, constant_result
 
 # Sizes of the weights by name, C channels and H hidden ones.
 HEAD_WEIGHTS = ("norm_weight", "norm_bias", "first", "second", "first_bias", "second_bias")
@@ -17,7 +18,7 @@ TAIL_WEIGHTS = (
 )  # fmt: skip
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def takes_halves(dim: int, hidden: int, joints: int) -> bool:
     """Whether the kernels can do blocks of this size: whole vectors of channels."""
     library = native.loaded()
@@ -48,7 +49,7 @@ def _head_struct(x, weights, adjacency, outs, eps):
     )  # fmt: skip
 
 
-@torch.library.custom_op("mdtf::head_forward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::head_forward")
 def _head_forward(
     x: Tensor, weights: list[Tensor], adjacency: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -66,7 +67,7 @@ def _(x, weights, adjacency, eps):
     return first, second
 
 
-@torch.library.custom_op("mdtf::head_backward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::head_backward")
 def _head_backward(
     grad_first: Tensor,
     grad_second: Tensor,
@@ -160,7 +161,7 @@ def _tail_struct(x, inner, mask1, mask2, weights, out, eps):
     )  # fmt: skip
 
 
-@torch.library.custom_op("mdtf::tail_forward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::tail_forward")
 def _tail_forward(
     x: Tensor,
     inner: Tensor,
@@ -182,7 +183,7 @@ def _(x, inner, mask1, mask2, weights, eps):
     return _dense_like(x)[0]
 
 
-@torch.library.custom_op("mdtf::tail_backward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::tail_backward")
 def _tail_backward(
     grad: Tensor,
     x: Tensor,

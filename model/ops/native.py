@@ -15,6 +15,7 @@ from torch import Tensor
 from model.ops import library as c
 from model.ops.compile import KernelUnavailable, log
 from model.ops.definition import DirectionWeights
+from model.ops.operator import Operator, constant_result
 
 MAX_TAPS = 4  # as in csrc/inner.h
 SELF_CHECK_TOLERANCE = 1e-4
@@ -35,7 +36,7 @@ def loaded() -> ctypes.CDLL:
     return _library
 
 
-@torch.compiler.assume_constant_result  # torch.compile asks, and does not look inside
+@constant_result
 def unavailable() -> str | None:
     """Why the kernels cannot run here, or None if they can. Builds them at the first call."""
     if not _verdict:
@@ -127,7 +128,7 @@ def _inner_struct(x_forward, x_backward, z, weights, out, states) -> ctypes.Stru
     )
 
 
-@torch.library.custom_op("mdtf::inner_forward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::inner_forward")
 def _inner_forward(
     x_forward: Tensor, x_backward: Tensor | None, z: Tensor, weights: list[Tensor], keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -153,7 +154,7 @@ def _inner_gradients(x_forward, x_backward, z, weights) -> list[Tensor]:
     ]
 
 
-@torch.library.custom_op("mdtf::inner_backward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::inner_backward")
 def _inner_backward(
     grad: Tensor,
     x_forward: Tensor,
@@ -266,7 +267,7 @@ def _scan_struct(u, delta, A, B, C, D, y, kept, reverse) -> ctypes.Structure:
     )
 
 
-@torch.library.custom_op("mdtf::scan_forward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::scan_forward")
 def _scan_forward(
     u: Tensor,
     delta: Tensor,
@@ -295,7 +296,7 @@ def _scan_gradients(u, delta, A, B, C, D) -> list[Tensor]:
     return [*(like(x) for x in (u, delta, B, C)), *dense]
 
 
-@torch.library.custom_op("mdtf::scan_backward", mutates_args=(), device_types="cpu")
+@Operator("mdtf::scan_backward")
 def _scan_backward(
     grad: Tensor,
     u: Tensor,

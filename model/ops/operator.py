@@ -1,0 +1,36 @@
+"""torch.library without the compiler: what it offers most easily loads torch._dynamo, and that
+takes three seconds at the start of every command."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+F = TypeVar("F", bound=Callable)
+
+
+def constant_result(function: F) -> F:
+    """As torch.compiler.assume_constant_result: called by torch.compile, not looked into."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+class Operator:
+    """A decorator like torch.library.custom_op, for functions of CPU tensors that change none."""
+
+    def __init__(self, name: str) -> None:
+        """name: "namespace::name"; the schema follows from the function's annotations."""
+        self.name = name
+
+    def __call__(self, function: Callable) -> "Operator":
+        schema = torch.library.infer_schema(function, mutates_args=())
+        torch.library.define(self.name, schema)
+        torch.library.impl(self.name, "cpu", function)
+        return self
+
+    def register_fake(self, function: F) -> F:
+        """The shape function."""
+        return torch.library.register_fake(self.name, function)
+
+    def register_autograd(self, backward: Callable, setup_context: Callable | None = None) -> None:
+        torch.library.register_autograd(self.name, backward, setup_context=setup_context)
