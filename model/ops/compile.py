@@ -96,8 +96,15 @@ def cache_folder() -> Path:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # What is preloaded into Python (a sanitizer, an allocator) is not meant for the compiler.
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT,
+        check=False,
+        env=environment,
     )
 
 

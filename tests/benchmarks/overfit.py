@@ -1,6 +1,6 @@
 """Can Tiny learn four clips by heart? Fails if it stays above 5 mm.
 
-    python -m tests.benchmarks.overfit [--frames 27] [--steps 1500] [--threads 2]
+    python -m tests.benchmarks.overfit [--frames 27] [--steps 2400] [--threads 2]
 
 Four clips of synthetic motion, training and evaluation by the project's own parts; stage 1 is
 frozen with random weights, so its bins are a fixed, arbitrary function of the clip.
@@ -70,7 +70,7 @@ def overfit(dataset: ClipDataset, options: argparse.Namespace) -> float:
 def main() -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=int, default=27)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
