@@ -109,8 +109,6 @@ def check(options: argparse.Namespace) -> None:
     options.is_live = options.live or options.webcam is not None or is_stream(options.video or "")
     if options.is_live and not options.no_window and not has_display():
         raise UserError("there is no display for a window; give --no-window (and --record)")
-    if not options.keypoints:
-        choose_detector(options.detector, options.weights_dir)  # tells what is missing
     if not 0 <= options.fps <= MAX_FPS:
         raise UserError(f"--fps {options.fps}: from 1 to {MAX_FPS}")
     formats = [name.strip() for name in options.formats.split(",")]
@@ -137,6 +135,8 @@ def check(options: argparse.Namespace) -> None:
     save = options.save_keypoints
     if save and Path(save).suffix.lower() not in (".npz", ".json"):
         raise UserError(f"--save-keypoints {save}: the name must end in .npz or .json")
+    if not options.keypoints:  # last: flags that are wrong anywhere, then what is missing here
+        choose_detector(options.detector, options.weights_dir)
 
 
 def check_writable(path: Path) -> None:
