@@ -98,13 +98,13 @@ class Fit:
 
     # --- state ------------------------------------------------------------------------------
 
-    def contents(self) -> dict[str, Any]:
-        """What a checkpoint holds for evaluation."""
+    def contents(self, best: float | None) -> dict[str, Any]:
+        """What a checkpoint holds for evaluation; best: its score."""
         score = "max_accuracy" if self.config.stage == 1 else "min_mpjpe"
         return {
             "stage": self.config.stage,
             "epoch": self.at.epoch,
-            score: self.at.best,
+            score: best,
             "config": self.config.as_dict(),
             **self.stage.weights(),
         }
@@ -137,7 +137,7 @@ class Fit:
                 os.replace(spare, previous)
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, previous)
-        save_checkpoint(path, {**self.contents(), "training": self.training_state()})
+        save_checkpoint(path, {**self.contents(self.at.best), "training": self.training_state()})
         return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -289,7 +289,7 @@ class Fit:
         if self.processes.is_main:
             # Best before latest: killed in between, the epoch is done again, with the same best.
             if is_best:
-                save_checkpoint(self.run.folder / BEST, self.contents())
+                save_checkpoint(self.run.folder / BEST, self.contents(self.at.best))
             if is_best_ema:
                 self._save_ema()
         self.save_latest()
@@ -312,7 +312,7 @@ class Fit:
     def _save_ema(self) -> None:
         self.ema.swap(self.stage.model)
         try:
-            save_checkpoint(self.run.folder / BEST_EMA, self.contents())
+            save_checkpoint(self.run.folder / BEST_EMA, self.contents(self.at.best_ema))
         finally:
             self.ema.swap(self.stage.model)
 

@@ -237,6 +237,8 @@ def test_moving_average_is_evaluated_and_saved_beside_the_weights(data, tmp_path
     assert status == 0, errors
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["mpjpe"] == pytest.approx(min(line["ema/mpjpe"] for line in history), rel=1e-6)
+    saved = torch.load(folder / BEST_EMA, weights_only=True)
+    assert saved["min_mpjpe"] == pytest.approx(report["mpjpe"], rel=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
