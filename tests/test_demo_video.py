@@ -323,6 +323,7 @@ def test_keypoints_far_outside_the_picture_do_no_harm():
     frame = np.zeros((100, 100, 3), np.uint8)
     draw_2d(frame, np.full((17, 3), 1e7), "1")
     draw_2d(frame, np.full((17, 3), -1e7), "1")
+    assert frame.shape == (100, 100, 3) and not frame.any()  # nothing of them is in the picture
 
 
 def test_colours_are_those_of_the_skeleton():

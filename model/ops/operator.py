@@ -1,5 +1,5 @@
 """torch.library without the compiler: what it offers most easily loads torch._dynamo, and that
-takes three seconds at the start of every command."""
+takes three seconds. Evaluation and demo start without; training loads it with its optimizer."""
 
 from collections.abc import Callable
 from typing import TypeVar
