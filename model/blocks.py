@@ -42,26 +42,24 @@ class MambaBlock(nn.Module):
         fused = fused_inference(self, x, axis, norm)
         if fused is not None:
             return fused
-        y = self._recomputed(x, axis)
-        return y if norm is None else norm(y)
-
-    def _recomputed(self, x: Tensor, axis: int) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(
                 self._forward,
                 x,
                 axis,
+                norm,
                 use_reentrant=False,
                 context_fn=lambda: (nullcontext(), statistics_seen_before(self)),
             )
-        return self._forward(x, axis)
+        return self._forward(x, axis, norm)
 
-    def _forward(self, x: Tensor, axis: int) -> Tensor:
-        fused = fused_training(self, x, axis)
+    def _forward(self, x: Tensor, axis: int, norm: nn.LayerNorm | None) -> Tensor:
+        fused = fused_training(self, x, axis, norm)
         if fused is not None:
             return fused
         x = self.drop_path.add(x, self.mixer(self.norm1(x), axis), axis)
-        return self.drop_path.add(x, self.mlp(self.norm2(x)), axis)
+        x = self.drop_path.add(x, self.mlp(self.norm2(x)), axis)
+        return x if norm is None else norm(x)
 
 
 def recompute_blocks(model: nn.Module, recompute: bool = True) -> None:

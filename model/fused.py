@@ -1,15 +1,15 @@
 """Residual blocks by the C kernels where they apply; what they compute stays the same."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.ops import bidirectional_inner, native, resolve_backend
+from model.ops import native, resolve_backend
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
-from model.ops.half_block import block_tail, norm_graph, norm_linears, takes_halves
 from model.ops.operator import constant_result
+from model.ops.train_block import block_train, takes_training
 
 if TYPE_CHECKING:
     from model.blocks import MambaBlock
@@ -32,22 +32,17 @@ def _joints(block: "MambaBlock", x: Tensor) -> int:
     return x.shape[-2] if has_graph else 0
 
 
-def fused_inference(
-    block: "MambaBlock", x: Tensor, axis: int, norm: nn.LayerNorm | None = None
-) -> Tensor | None:
-    """norm(block(x)) in one kernel, or None where it does not apply.
-
-    It applies in eval mode without gradients.
-    """
-    if block.training or torch.is_grad_enabled() or x.dim() not in (3, 4) or not _takes_kernels(x):
-        return None
-    mixer, mlp = block.mixer, block.mlp
+def _applies(block: "MambaBlock", x: Tensor, axis: int, takes: Callable[[int, int, int], bool]):
+    """Whether the C backend runs on x, with kernels that take a block of this size."""
+    if x.dim() not in (3, 4) or not _takes_kernels(x):
+        return False
     joints = _joints(block, x)
-    if joints and axis != -2:
-        return None
-    if not takes_block(x.shape[-1], mlp.fc1.out_features, joints):
-        return None
-    graphs = (mixer.forward_graph, mixer.backward_graph)
+    return (not joints or axis == -2) and takes(x.shape[-1], block.mlp.fc1.out_features, joints)
+
+
+def _arguments(block: "MambaBlock", axis: int, norm: nn.LayerNorm | None) -> tuple[list, dict]:
+    """The weights and settings that both kernels of a block take, after x."""
+    mixer, mlp = block.mixer, block.mlp
     weights = BlockWeights(
         block.norm1.weight,
         block.norm1.bias,
@@ -60,18 +55,21 @@ def fused_inference(
         mlp.fc2.weight,
         mlp.fc2.bias,
     )
-    return block_forward(
-        x,
+    graphs = [g for g in (mixer.forward_graph, mixer.backward_graph) if g is not None]
+    arguments = [
         weights,
         mixer.forward_scan.weights(),
         mixer.backward_scan.weights(),
-        *(None if graph is None else _graph_weights(graph) for graph in graphs),
-        mixer.forward_graph.conv.adj if joints else None,
-        axis=axis,
-        norm_eps=block.norm1.eps,
-        last_norm=None if norm is None else (norm.weight, norm.bias),
-        last_eps=0.0 if norm is None else norm.eps,
-    )
+        None if mixer.forward_graph is None else _graph_weights(mixer.forward_graph),
+        None if mixer.backward_graph is None else _graph_weights(mixer.backward_graph),
+        graphs[0].conv.adj if graphs else None,
+    ]
+    settings = {"axis": axis, "norm_eps": block.norm1.eps}
+    if norm is not None:
+        settings |= {"last_norm": (norm.weight, norm.bias), "last_eps": norm.eps}
+    if graphs:
+        settings["graph_eps"] = graphs[0].norm.eps
+    return arguments, settings
 
 
 def _graph_weights(graph: "GraphInput") -> GraphWeights:
@@ -90,40 +88,34 @@ def _graph_weights(graph: "GraphInput") -> GraphWeights:
     )
 
 
-def fused_training(block: "MambaBlock", x: Tensor, axis: int) -> Tensor | None:
-    """The block's output with gradients, its scan and the halves around it by one kernel each.
+def fused_inference(
+    block: "MambaBlock", x: Tensor, axis: int, norm: nn.LayerNorm | None = None
+) -> Tensor | None:
+    """norm(block(x)) in one kernel, or None where it does not apply.
 
-    None where they do not apply.
+    It applies in eval mode without gradients.
     """
-    mixer, mlp, norm1, norm2 = block.mixer, block.mlp, block.norm1, block.norm2
-    if not _takes_kernels(x):
+    if block.training or torch.is_grad_enabled() or not _applies(block, x, axis, takes_block):
         return None
-    if not takes_halves(x.shape[-1], mlp.fc1.out_features, _joints(block, x)):
+    arguments, settings = _arguments(block, axis, norm)
+    return block_forward(x, *arguments, **settings)
+
+
+def fused_training(
+    block: "MambaBlock", x: Tensor, axis: int, norm: nn.LayerNorm | None = None
+) -> Tensor | None:
+    """norm(block(x)) with gradients as one operator, or None where it does not apply."""
+    if not _applies(block, x, axis, takes_training):
         return None
     _settle_heap(block)
-    halves = mixer.in_proj.weight.chunk(2)
-    inner_x, z = norm_linears(x, norm1.weight, norm1.bias, *halves, norm1.eps)
-    inner = bidirectional_inner(
-        *(
-            inner_x if graph is None else _graph_input(graph, inner_x)
-            for graph in (mixer.forward_graph, mixer.backward_graph)
-        ),
-        z,
-        mixer.forward_scan.weights(),
-        mixer.backward_scan.weights(),
-        axis=axis,
-    )
-    weights = (
-        mixer.out_proj.weight,
-        norm2.weight,
-        norm2.bias,
-        mlp.fc1.weight,
-        mlp.fc1.bias,
-        mlp.fc2.weight,
-        mlp.fc2.bias,
-    )
-    masks = (block.drop_path.mask(x, axis) for _ in range(2))  # drawn in this order
-    return block_tail(x, inner, *masks, weights, norm2.eps)
+    arguments, settings = _arguments(block, axis, norm)
+    masks = tuple(block.drop_path.mask(x, axis) for _ in range(2))  # drawn in this order
+    y, statistics = block_train(x, *arguments, masks, batch_statistics=block.training, **settings)
+    if block.training:
+        graphs = (block.mixer.forward_graph, block.mixer.backward_graph)
+        for graph, seen in zip((g for g in graphs if g is not None), statistics, strict=True):
+            graph.conv.norm.track(*seen)
+    return y
 
 
 @constant_result
@@ -132,19 +124,3 @@ def _settle_heap(block: "MambaBlock") -> None:
     native.keep_freed_memory()
     if block.recompute:
         native.give_back_memory(FREE_MEMORY_LIMIT)
-
-
-def _graph_input(graph: "GraphInput", x: Tensor) -> Tensor:
-    norm, conv = graph.norm, graph.conv
-    normed, mixed = norm_graph(
-        x,
-        norm.weight,
-        norm.bias,
-        conv.neighbours.weight,
-        conv.own.weight,
-        conv.neighbours.bias,
-        conv.own.bias,
-        conv.adj,
-        norm.eps,
-    )
-    return F.relu(normed + conv.norm(mixed.flatten(0, -3)).view(x.shape))

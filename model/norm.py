@@ -17,15 +17,15 @@ from lib.parallel import is_parallel
 def statistics_seen_before(module: nn.Module) -> Iterator[None]:
     """Inside, the forward of `module` is a repetition: running statistics take no notice of it."""
     norms = [m for m in module.modules() if isinstance(m, JointNorm)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked -= 1
+            norm.num_batches_tracked.copy_(batches)
 
 
 class JointNorm(nn.BatchNorm1d):
@@ -56,10 +56,18 @@ class JointNorm(nn.BatchNorm1d):
         mean = differentiable.all_reduce(x.sum((0, 2))) / count
         centred = x - mean[:, None]
         var = differentiable.all_reduce(centred.square().sum((0, 2))) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(self._in_order(mean), self.momentum)
-            unbiased = var * (count / (count - 1))
-            self.running_var.lerp_(self._in_order(unbiased), self.momentum)
+        self.track(mean, var, count)
         scale = weight * torch.rsqrt(var + self.eps)
         return centred * scale[:, None] + bias[:, None]
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        """Move the running statistics towards a batch's, in the input's order of joints.
+
+        var: biased; count: values behind each.
+        """
+        self.num_batches_tracked += 1
+        momentum = self.momentum * (count > 0)
+        self.running_mean.lerp_(self._in_order(mean), momentum)
+        unbiased = var * (count / (count - 1))
+        self.running_var.lerp_(self._in_order(unbiased), momentum)

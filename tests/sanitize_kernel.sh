@@ -18,5 +18,5 @@ export XDG_CACHE_HOME="$cache" OMP_NUM_THREADS=2
 # Build it now: tests that find no kernel would skip, and prove nothing.
 "$python" -c "import sys; from model.ops import native; sys.exit(native.unavailable())"
 # Not the tests of the build: they start processes of their own, with compilers of their own.
-"$python" -m pytest -q -p no:cacheprovider tests/test_kernel.py tests/test_half_block.py tests/test_scan_model.py -k "not compil and not building \
+"$python" -m pytest -q -p no:cacheprovider tests/test_kernel.py tests/test_train_block.py tests/test_scan_model.py -k "not compil and not building \
 and not cache and not folder and not forked and not export"

@@ -270,7 +270,7 @@ def test_other_cpus_vectors_give_the_same(tmp_path):
         print(self_check())
     """
     done = _python(code, XDG_CACHE_HOME=str(tmp_path), MDTF_KERNEL_CFLAGS=flags)
-    assert float(done.stdout) < 1e-6, done.stderr
+    assert float(done.stdout) < 5e-6, done.stderr  # of a whole block's gradients
 
 
 def test_without_a_compiler_the_torch_backend_runs_and_one_line_says_why(tmp_path):
@@ -331,10 +331,12 @@ def test_structures_are_as_large_as_in_c():
     assert words == 7 + 2 * 4 + 4 + 2 * 7 + 4 + 1
     assert ctypes.sizeof(library.InnerGrads) // 8 == 2 * 4 + 4 + 2 * 7
     assert ctypes.sizeof(library.Scan) // 8 == 7 + 4 * 4 + 7 + 4 + 1 + 1
-    assert ctypes.sizeof(library.Head) // 8 == 3 + 3 + 2 * 2 + 1 + 2 + 1
-    assert ctypes.sizeof(library.HeadGrads) // 8 == 3 + 2 * 2
-    assert ctypes.sizeof(library.Tail) // 8 == 3 + 4 + 7 + 1 + 1
-    assert ctypes.sizeof(library.TailGrads) // 8 == 2 + 7
+    assert ctypes.sizeof(library.Head) // 8 == 2 + 1 + 3 + 2 + 1
+    assert ctypes.sizeof(library.HeadGrads) // 8 == 1 + 3
+    assert ctypes.sizeof(library.Graph) // 8 == 3 + 1 + 6 + 1 + 3 + 3 + 1
+    assert ctypes.sizeof(library.GraphGrads) // 8 == 1 + 2 + 1 + 6
+    assert ctypes.sizeof(library.Tail) // 8 == 3 + 4 + 7 + 2 + 1 + 1 + 1
+    assert ctypes.sizeof(library.TailGrads) // 8 == 2 + 7 + 2
 
 
 def test_torch_compile_sees_an_opaque_operator():

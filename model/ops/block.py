@@ -114,6 +114,37 @@ def _named(weights: NamedTuple, sizes: NamedTuple) -> dict[str, tuple[Tensor, tu
     return dict(zip(weights._fields, zip(weights, sizes, strict=True), strict=True))
 
 
+def check_block(
+    x: Tensor,
+    block: BlockWeights,
+    forward: DirectionWeights,
+    backward: DirectionWeights,
+    graph_forward: GraphWeights | None,
+    graph_backward: GraphWeights | None,
+    adjacency: Tensor | None,
+    last_norm: tuple[Tensor, Tensor] | None,
+) -> None:
+    """Raise ValueError where a size, type or device is not as the kernels trust it to be."""
+    channels, hidden = x.shape[-1], block.fc1.shape[0]
+    square, vector = (channels, channels), (channels,)
+    sizes = BlockWeights(
+        vector, vector, (2 * channels, channels), square, vector, vector,
+        (hidden, channels), (hidden,), (channels, hidden), vector,
+    )  # fmt: skip
+    native.check_tensors(x, _named(block, sizes))
+    if last_norm:
+        names = ("last_norm.weight", "last_norm.bias")
+        native.check_tensors(x, {n: (w, vector) for n, w in zip(names, last_norm, strict=True)})
+    native.check_direction(x, forward)
+    native.check_direction(x, backward)
+    for graph in (graph_forward, graph_backward):
+        if graph is not None:
+            joints = (x.shape[-2],)
+            sizes = GraphWeights(vector, vector, square, vector, square, vector, *[joints] * 4)
+            native.check_tensors(x, _named(graph, sizes))
+            native.check_tensors(x, {"adjacency": (adjacency, joints * 2)})
+
+
 def block_forward(
     x: Tensor,
     block: BlockWeights,
@@ -135,24 +166,7 @@ def block_forward(
     BatchNorm has its joints in the reversed order. last_norm: weight and bias of a LayerNorm that
     the output goes through.
     """
-    channels, hidden = x.shape[-1], block.fc1.shape[0]
-    square, vector = (channels, channels), (channels,)
-    sizes = BlockWeights(
-        vector, vector, (2 * channels, channels), square, vector, vector,
-        (hidden, channels), (hidden,), (channels, hidden), vector,
-    )  # fmt: skip
-    native.check_tensors(x, _named(block, sizes))
-    if last_norm:
-        names = ("last_norm.weight", "last_norm.bias")
-        native.check_tensors(x, {n: (w, vector) for n, w in zip(names, last_norm, strict=True)})
-    native.check_direction(x, forward)
-    native.check_direction(x, backward)
-    for graph in (graph_forward, graph_backward):
-        if graph is not None:
-            joints = (x.shape[-2],)
-            sizes = GraphWeights(vector, vector, square, vector, square, vector, *[joints] * 4)
-            native.check_tensors(x, _named(graph, sizes))
-            native.check_tensors(x, {"adjacency": (adjacency, joints * 2)})
+    check_block(x, block, forward, backward, graph_forward, graph_backward, adjacency, last_norm)
     out = torch.ops.mdtf.block_forward(
         x.transpose(axis, -2),
         list(block),

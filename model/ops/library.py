@@ -1,7 +1,7 @@
 """The compiled kernels' C interface: structures, argument types, thread count.
 
-The structures are field for field those of csrc/inner.h, scan_op.h, block.h and
-half_block.h.
+The structures are field for field those of csrc/inner.h, scan_op.h, block.h, head.h, graph.h and
+tail.h.
 """
 
 import ctypes
@@ -78,19 +78,33 @@ Block = _structure(
 
 Head = _structure(
     "Head",
-    rows=_int, channels=_int, joints=_int, x=_pointer, norm_weight=_pointer, norm_bias=_pointer,
-    weight=_pointer * 2, bias=_pointer * 2, adjacency=_pointer, out=_pointer * 2,
-    eps=ctypes.c_float,
+    rows=_int, channels=_int, x=_pointer, norm_weight=_pointer, norm_bias=_pointer,
+    weight=_pointer, out=_pointer * 2, eps=ctypes.c_float,
 )  # fmt: skip
 HeadGrads = _structure(
-    "HeadGrads",
-    x=_pointer, norm_weight=_pointer, norm_bias=_pointer, weight=_pointer * 2, bias=_pointer * 2,
+    "HeadGrads", **dict.fromkeys(("x", "norm_weight", "norm_bias", "weight"), _pointer)
+)
+_GRAPH_LINEARS = (
+    "norm_weight", "norm_bias", "own", "own_bias", "neighbours", "neighbours_bias",
 )  # fmt: skip
-_TAIL = ("out_proj", "norm_weight", "norm_bias", "fc1", "fc1_bias", "fc2", "fc2_bias")
+_GRAPH_ROWS = ("adjacency", "mixed", "out", "sums", "mean", "scale", "shift")
+Graph = _structure(
+    "Graph",
+    rows=_int, channels=_int, joints=_int, x=_pointer,
+    **dict.fromkeys(_GRAPH_LINEARS + _GRAPH_ROWS, _pointer), eps=ctypes.c_float,
+)  # fmt: skip
+GraphGrads = _structure(
+    "GraphGrads", **dict.fromkeys(("out", "tilt", "offset", "x", *_GRAPH_LINEARS), _pointer)
+)
+_TAIL = (
+    "out_proj", "norm_weight", "norm_bias", "fc1", "fc1_bias", "fc2", "fc2_bias",
+    "last_weight", "last_bias",
+)  # fmt: skip
 Tail = _structure(
     "Tail",
     rows=_int, channels=_int, hidden=_int, x=_pointer, inner=_pointer, mask1=_pointer,
-    mask2=_pointer, **dict.fromkeys(_TAIL, _pointer), out=_pointer, eps=ctypes.c_float,
+    mask2=_pointer, **dict.fromkeys(_TAIL, _pointer), before_last=_pointer, out=_pointer,
+    eps=ctypes.c_float, last_eps=ctypes.c_float,
 )  # fmt: skip
 TailGrads = _structure("TailGrads", **dict.fromkeys(("x", "inner", *_TAIL), _pointer))
 
@@ -128,8 +142,10 @@ def open_library() -> ctypes.CDLL:
     library.mdtf_kept_floats.restype = _int
     library.mdtf_heap_give_back.argtypes = [_int]
     library.mdtf_kept_floats.argtypes = [_pointer]
-    for name in ("inner", "scan", "block", "head", "tail"):
-        getattr(library, f"mdtf_{name}_forward").argtypes = [_pointer, _int]
-    for name in ("inner", "scan", "head", "tail"):
-        getattr(library, f"mdtf_{name}_backward").argtypes = [_pointer, _pointer, _int]
+    forwards = [f"{name}_forward" for name in ("inner", "scan", "block", "head", "tail")]
+    for name in (*forwards, "graph_mix", "graph_output"):
+        getattr(library, f"mdtf_{name}").argtypes = [_pointer, _int]
+    backwards = [f"{name}_backward" for name in ("inner", "scan", "head", "graph", "tail")]
+    for name in (*backwards, "graph_sums"):
+        getattr(library, f"mdtf_{name}").argtypes = [_pointer, _pointer, _int]
     return library

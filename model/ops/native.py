@@ -98,7 +98,7 @@ def _kept_floats(x: Tensor, states: int) -> int:
     return rows * (chunks - 1) * padded_states * padded_channels if length else 0
 
 
-def _needs_grad(*tensors: Tensor | None) -> bool:
+def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -116,7 +116,12 @@ def no_second_derivative(ctx, *grads):
 
 
 # --- the inner block ------------------------------------------------------------------------------
-def _inner_struct(x_forward, x_backward, z, weights, out, states) -> ctypes.Structure:
+def empty_states(z: Tensor, weights: list[Tensor], keep: bool) -> Tensor:
+    """Room for the states that the backward starts its chunks from, none if not `keep`."""
+    return z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
+
+
+def inner_struct(x_forward, x_backward, z, weights, out, states) -> ctypes.Structure:
     conv_weight, _, _, dt_proj, _, A, _ = weights[:7]
     return c.Inner(
         c.shape(z, states=A.shape[1], rank=dt_proj.shape[1], taps=conv_weight.shape[-1]),
@@ -128,6 +133,11 @@ def _inner_struct(x_forward, x_backward, z, weights, out, states) -> ctypes.Stru
     )
 
 
+def inner_grads_struct(by_x_forward, by_x_backward, by_z, by_weights) -> ctypes.Structure:
+    views = (c.View * 2)(c.view(by_x_forward), c.view(by_x_backward))
+    return c.InnerGrads(views, c.view(by_z), c.both_weights(by_weights))
+
+
 @Operator("mdtf::inner_forward")
 def _inner_forward(
     x_forward: Tensor, x_backward: Tensor | None, z: Tensor, weights: list[Tensor], keep: bool
@@ -136,15 +146,15 @@ def _inner_forward(
     x_backward = x_forward if x_backward is None else x_backward
     x_forward, x_backward, z = map(dense_channels, (x_forward, x_backward, z))
     weights = [w.contiguous() for w in weights]
-    out, states = like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
-    struct = _inner_struct(x_forward, x_backward, z, weights, out, states)
+    out, states = like(z), empty_states(z, weights, keep)
+    struct = inner_struct(x_forward, x_backward, z, weights, out, states)
     c.call(loaded().mdtf_inner_forward, struct)
     return out, states
 
 
 @_inner_forward.register_fake
 def _(x_forward, x_backward, z, weights, keep):
-    return like(z), z.new_empty(2 * _kept_floats(z, weights[5].shape[1]) if keep else 0)
+    return like(z), empty_states(z, weights, keep)
 
 
 def _inner_gradients(x_forward, x_backward, z, weights) -> list[Tensor]:
@@ -165,20 +175,12 @@ def _inner_backward(
 ) -> list[Tensor]:
     """The derivatives by x_forward, x_backward (if it is another tensor), z, and each weight."""
     grads = _inner_gradients(x_forward, x_backward, z, weights)
-    if z.numel() == 0:
-        return [g.zero_() for g in grads]
     grad_x = grads[: 1 if x_backward is None else 2]
     grad_z, *grad_weights = grads[len(grad_x) :]
     x_backward = x_forward if x_backward is None else x_backward
     grad, x_forward, x_backward, z = map(dense_channels, (grad, x_forward, x_backward, z))
-    struct = _inner_struct(
-        x_forward, x_backward, z, [w.contiguous() for w in weights], grad, states
-    )
-    grads_struct = c.InnerGrads(
-        (c.View * 2)(c.view(grad_x[0]), c.view(grad_x[-1])),
-        c.view(grad_z),
-        c.both_weights(grad_weights),
-    )
+    struct = inner_struct(x_forward, x_backward, z, [w.contiguous() for w in weights], grad, states)
+    grads_struct = inner_grads_struct(grad_x[0], grad_x[-1], grad_z, grad_weights)
     c.call(loaded().mdtf_inner_backward, struct, grads_struct)
     return grads
 
@@ -250,7 +252,7 @@ def inner_native(
     weights = [*forward, *backward]
     xs = [_at_most_two_batch_dims(x_forward)]
     xs.append(None if x_backward is x_forward else _at_most_two_batch_dims(x_backward))
-    keep = _needs_grad(*xs, z, *weights)
+    keep = needs_grad(*xs, z, *weights)
     out, _ = torch.ops.mdtf.inner_forward(*xs, _at_most_two_batch_dims(z), weights, keep)
     return out if out.dim() == z.dim() else out.view(z.shape)
 
@@ -310,8 +312,6 @@ def _scan_backward(
 ) -> list[Tensor]:
     """The derivatives by u, delta, B, C, A and D."""
     grads = _scan_gradients(u, delta, A, B, C, D)
-    if u.numel() == 0:
-        return [g.zero_() for g in grads]
     grad, u, delta, B, C = map(dense_channels, (grad, u, delta, B, C))
     struct = _scan_struct(u, delta, A.contiguous(), B, C, D.contiguous(), grad, kept, reverse)
     *views, grad_A, grad_D = grads
@@ -372,6 +372,6 @@ def scan_native(
         },
     )
     u_, delta, B, C = map(_at_most_two_batch_dims, (u, delta, B, C))
-    keep = _needs_grad(u_, delta, A, B, C, D)
+    keep = needs_grad(u_, delta, A, B, C, D)
     y, _ = torch.ops.mdtf.scan_forward(u_, delta, A, B, C, D, reverse, keep)
     return y if y.dim() == u.dim() else y.view(u.shape)

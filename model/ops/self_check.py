@@ -8,8 +8,8 @@ from torch import Tensor
 
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
 from model.ops.definition import DirectionWeights, inner_composed, scan_sequential
-from model.ops.half_block import block_tail, norm_graph, norm_linears, takes_halves
 from model.ops.native import inner_native, scan_native
+from model.ops.train_block import block_train, takes_training
 
 CHANNELS, STATES, RANK, TAPS = 32, 16, 2, 4
 JOINTS, HIDDEN = 3, 64
@@ -47,37 +47,31 @@ def _self_check() -> float:
     ]
 
     c, h = CHANNELS, HIDDEN
-    x, inner = draw(5, JOINTS, c), draw(5, JOINTS, c)
-    norm = [1 + draw(c), draw(c)]
-    in_proj, linears = draw(2 * c, c), [draw(c, c), draw(c, c), draw(c), draw(c)]
-    tail = [draw(c, c), 1 + draw(c), draw(c), draw(h, c), draw(h), draw(c, h), draw(c)]
-    adjacency = torch.eye(JOINTS).flip(0) / 2 + 0.25
-    mask = (draw(5, 1, 1) > 0).float()
-    if takes_halves(c, h, JOINTS):
-        errors += [
-            _error(_both(norm_linears, EPS), _both(_norm_linears, EPS), [x, *norm, *linears[:2]]),
-            _error(
-                _both(norm_graph, adjacency, EPS),
-                _both(_norm_graph, adjacency, EPS),
-                [x, *norm, *linears],
-            ),
-            _error(
-                lambda x, inner, *w: block_tail(x, inner, mask, None, w, EPS),
-                lambda x, inner, *w: _tail(x, inner, mask, w),
-                [x, inner, *tail],
-            ),
-        ]
+    x, adjacency = draw(5, JOINTS, c), torch.eye(JOINTS).flip(0) / 2 + 0.25
+    block = BlockWeights(
+        1 + draw(c), draw(c), draw(2 * c, c), draw(c, c), 1 + draw(c), draw(c),
+        draw(h, c), draw(h), draw(c, h), draw(c),
+    )  # fmt: skip
+    graph = GraphWeights(
+        1 + draw(c), draw(c), draw(c, c), draw(c), draw(c, c), draw(c),
+        1 + draw(JOINTS), draw(JOINTS), draw(JOINTS), 1 + draw(JOINTS),
+    )  # fmt: skip
+    last_norm = (1 + draw(c), draw(c))
+    weights = [*block, *direction(c), *direction(c), *graph, *last_norm]
+    settings = dict.fromkeys(("norm_eps", "last_eps", "graph_eps"), EPS) | {"axis": -2}
     if takes_block(c, h, JOINTS):
-        weights = BlockWeights(*norm, in_proj, tail[0], *tail[1:])
-        statistics = [1 + draw(JOINTS), draw(JOINTS), draw(JOINTS), 1 + draw(JOINTS)]
-        graph = GraphWeights(*norm, linears[1], linears[3], linears[0], linears[2], *statistics)
-        both = direction(c), direction(c)
-        found = block_forward(
-            x, weights, *both, graph, graph, adjacency,
-            axis=-2, norm_eps=EPS, last_norm=tuple(norm), last_eps=EPS, graph_eps=EPS,
-        )  # fmt: skip
-        exact = _block(x, weights, both, graph, adjacency)
-        errors.append(_difference(found, _layer_norm(exact, *(w.double() for w in norm))))
+        *arguments, last = _arguments(weights, adjacency)
+        found = block_forward(x, *arguments, last_norm=last, **settings)
+        errors.append(_difference(found, _block([x, *weights], adjacency)))
+    if takes_training(c, h, JOINTS):
+        mask = (draw(5, 1, 1) > 0).float()
+
+        def train(x: Tensor, *weights: Tensor) -> Tensor:
+            *arguments, last = _arguments([*weights[:-2], *graph[-2:], *weights[-2:]], adjacency)
+            return block_train(x, *arguments, (mask, None), last_norm=last, **settings)[0]
+
+        learnt = [x, *weights[:-4], *last_norm]  # without the running statistics
+        errors.append(_error(train, lambda *t: _block(list(t), adjacency, mask), learnt))
     return max(errors)
 
 
@@ -102,48 +96,38 @@ def _inner(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda x, z, *w: function(x, x, z, DirectionWeights(*w[:7]), DirectionWeights(*w[7:]))
 
 
-def _both(function: Callable[..., tuple[Tensor, Tensor]], *more) -> Callable[..., Tensor]:
-    return lambda *tensors: torch.cat(function(*tensors, *more), -1)
+def _arguments(weights: list[Tensor], adjacency: Tensor) -> tuple:
+    """A block's weights in one list, as the kernels take them; both graphs are the same."""
+    block, graph = BlockWeights(*weights[:10]), GraphWeights(*weights[24:34])
+    directions = DirectionWeights(*weights[10:17]), DirectionWeights(*weights[17:24])
+    return block, *directions, graph, graph, adjacency, tuple(weights[34:])
+
+
+def _block(tensors: list[Tensor], adjacency: Tensor, mask: Tensor | None = None) -> Tensor:
+    """With a mask (of the mixer's branch) as in training, with the batch's statistics."""
+    x, *weights = (t.double() for t in tensors)
+    if mask is not None:  # no running statistics among the weights
+        weights[32:32] = [None, None]
+    w, *directions, graph, _, adjacency, last_norm = _arguments(weights, adjacency.double())
+    normed = _layer_norm(x, w.norm1_weight, w.norm1_bias)
+    inner_x, z = F.linear(normed, w.in_proj).chunk(2, -1)
+    normed = _layer_norm(inner_x, graph.norm_weight, graph.norm_bias)
+    mixed = adjacency @ F.linear(normed, graph.neighbours, graph.neighbours_bias)
+    mixed = mixed + F.linear(normed, graph.own, graph.own_bias)
+    scanned = []
+    for flip in (False, True):  # the backward direction's BatchNorm is of reversed joints
+        bn_weight, bn_bias, mean, var = (
+            t if t is None else (t.flip(0) if flip else t)[:, None] for t in graph[-4:]
+        )
+        if mask is not None:
+            mean = mixed.mean((0, 2), keepdim=True)
+            var = mixed.var((0, 2), correction=0, keepdim=True)
+        scanned.append(F.relu(normed + (mixed - mean) / (var + EPS).sqrt() * bn_weight + bn_bias))
+    branch = F.linear(inner_composed(*scanned, z, *directions), w.out_proj)
+    y = x + (branch if mask is None else mask.double() * branch)
+    hidden = F.gelu(F.linear(_layer_norm(y, w.norm2_weight, w.norm2_bias), w.fc1, w.fc1_bias))
+    return _layer_norm(y + F.linear(hidden, w.fc2, w.fc2_bias), *last_norm)
 
 
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], weight, bias, EPS)
-
-
-def _norm_linears(x, weight, bias, first, second, _eps):
-    normed = _layer_norm(x, weight, bias)
-    return F.linear(normed, first), F.linear(normed, second)
-
-
-def _norm_graph(x, weight, bias, neighbours, own, neighbours_bias, own_bias, adjacency, _eps):
-    normed = _layer_norm(x, weight, bias)
-    mixed = adjacency.to(x) @ F.linear(normed, neighbours, neighbours_bias)
-    return normed, mixed + F.linear(normed, own, own_bias)
-
-
-def _tail(x, inner, mask, weights):
-    out_proj, norm_weight, norm_bias, fc1, fc1_bias, fc2, fc2_bias = weights
-    y = x + mask.to(x) * F.linear(inner, out_proj)
-    hidden = F.gelu(F.linear(_layer_norm(y, norm_weight, norm_bias), fc1, fc1_bias))
-    return y + F.linear(hidden, fc2, fc2_bias)
-
-
-def _block(x, weights, directions, graph, adjacency):
-    x, weights = x.double(), [w.double() for w in weights]
-    graph = GraphWeights(*(w.double() for w in graph))
-    in_proj = weights[2].chunk(2)
-    inner_x, z = _norm_linears(x, *weights[:2], *in_proj, EPS)
-    linears = graph.neighbours, graph.own, graph.neighbours_bias, graph.own_bias
-    normed, mixed = _norm_graph(
-        inner_x, graph.norm_weight, graph.norm_bias, *linears, adjacency, EPS
-    )
-    inputs = []
-    for flip in (False, True):  # the backward direction's statistics are of reversed joints
-        mean, var, weight, bias = (
-            (s.flip(0) if flip else s)[:, None]
-            for s in (graph.bn_mean, graph.bn_var, graph.bn_weight, graph.bn_bias)
-        )
-        inputs.append(F.relu(normed + (mixed - mean) / (var + EPS).sqrt() * weight + bias))
-    both = [DirectionWeights(*(w.double() for w in d)) for d in directions]
-    inner = inner_composed(*inputs, z, *both)
-    return _tail(x, inner, torch.ones(1), weights[3:])

@@ -14,9 +14,11 @@ INLINE float *take(Arena *arena, int64_t floats) {
     return piece;
 }
 
-/* Zeroed: padding, and sums of gradients, must start at zero. NULL if there is no memory. */
-static float *allocate_zeroed(size_t floats) {
+/* NULL if there is no memory. */
+INLINE float *allocate(size_t floats) {
     void *memory = NULL;
-    size_t bytes = floats * sizeof(float);
-    return posix_memalign(&memory, 64, bytes) ? NULL : memset(memory, 0, bytes);
+    return posix_memalign(&memory, 64, floats * sizeof(float)) ? NULL : memory;
 }
+
+/* Padding, and sums of gradients, must start at zero. */
+INLINE float *zeroed(float *memory, size_t floats) { return memset(memory, 0, floats * sizeof(float)); }

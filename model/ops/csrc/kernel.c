@@ -8,10 +8,12 @@
  * Every function returns 0, or OUT_OF_MEMORY having written nothing of use.
  */
 #include "block.h"
-#include "half_block.h"
+#include "graph.h"
+#include "head.h"
 #include "heap.h"
 #include "inner_backward.h"
 #include "scan_op.h"
+#include "tail.h"
 
 #define EXPORT __attribute__((visibility("default")))
 enum { DONE = 0, OUT_OF_MEMORY = 1 };
@@ -34,10 +36,12 @@ EXPORT int64_t mdtf_kept_floats(const Shape *s) {
     const size_t shared_floats = measure.used;                                \
     take_own;                                                                 \
     const size_t part_floats = measure.used - shared_floats;                  \
-    float *memory = allocate_zeroed(shared_floats + part_floats * parts);     \
+    float *memory = allocate(shared_floats + part_floats * parts);            \
     if (!memory) return OUT_OF_MEMORY;                                        \
-    Arena shared __attribute__((unused)) = {memory, 0}
-#define OWN(part) {memory + shared_floats + part_floats * (part), 0}
+    Arena shared __attribute__((unused)) = {zeroed(memory, shared_floats), 0}
+#define PART(part) (memory + shared_floats + part_floats * (part))
+/* By the thread that will use it, whose cache it then lies in. */
+#define OWN(part) {zeroed(PART(part), part_floats), 0}
 
 /* Runs the block for each `part` from 0 to `parts`, on up to `threads` threads. One thread starts
  * none at all, so that a forked process, which has lost its parent's, can run it. */
@@ -48,7 +52,7 @@ EXPORT int64_t mdtf_kept_floats(const Shape *s) {
 /* In the backward: sequences [first, last) of a part. */
 enum { PARTS_OF_A_THREAD = 4 };
 INLINE int64_t backward_parts(int64_t rows, int64_t threads) {
-    return threads > 1 ? smaller(threads * PARTS_OF_A_THREAD, rows) : 1;
+    return threads > 1 && rows > 1 ? smaller(threads * PARTS_OF_A_THREAD, rows) : 1;
 }
 #define FOR_EACH_ROW                                                               \
     for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; row++)
@@ -94,8 +98,8 @@ EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
 EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
-    const int64_t rows = s->outer * s->inner, parts = backward_parts(rows, threads);
-    if (rows == 0 || s->length == 0) return DONE; /* the caller's gradients start at zero */
+    const int64_t rows = s->length ? s->outer * s->inner : 0;
+    const int64_t parts = backward_parts(rows, threads);
 
     Packed packed[DIRECTIONS];
     ALLOCATE(take_directions(&measure, in, &p, packed), take_backward_scratch(&measure, s, &p));
@@ -105,7 +109,7 @@ EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t
         BackwardScratch scratch = take_backward_scratch(&own, s, &p);
         FOR_EACH_ROW inner_backward_row(in, grads, &p, packed, row, &scratch);
     }
-    Arena first = OWN(0);
+    Arena first = {PART(0), 0};
     BackwardScratch total = take_backward_scratch(&first, s, &p);
     add_parts(first.base, part_floats, parts, total.grads[0].conv_weight);
     for (int d = 0; d < DIRECTIONS; d++) unpack(s, &p, &total.grads[d], &grads->weights[d]);
@@ -150,8 +154,8 @@ EXPORT int mdtf_scan_forward(const Scan *in, int64_t threads) {
 EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t threads) {
     const Shape *s = &in->shape;
     const Padded p = padded_sizes(s);
-    const int64_t rows = s->outer * s->inner, parts = backward_parts(rows, threads);
-    if (rows == 0 || s->length == 0) return DONE;
+    const int64_t rows = s->length ? s->outer * s->inner : 0;
+    const int64_t parts = backward_parts(rows, threads);
 
     ALLOCATE(take_scan_weights(&measure, in, &p), take_scan_backward_scratch(&measure, &p));
 
@@ -161,7 +165,7 @@ EXPORT int mdtf_scan_backward(const Scan *in, const ScanGrads *grads, int64_t th
         ScanBackwardScratch scratch = take_scan_backward_scratch(&own, &p);
         FOR_EACH_ROW scan_backward_row(in, grads, &p, &w, row, &scratch);
     }
-    Arena first = OWN(0);
+    Arena first = {PART(0), 0};
     ScanBackwardScratch total = take_scan_backward_scratch(&first, &p);
     add_parts(first.base, part_floats, parts, total.A);
     for (int64_t c = 0; c < s->channels; c++) {
@@ -203,53 +207,104 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
     return DONE;
 }
 
-EXPORT int mdtf_head_forward(const Head *in, int64_t threads) {
-    const int64_t rows = in->rows, tile = head_tile(in), parts = threads;
-    int64_t next = 0;
-    ALLOCATE(take_head_shared(&measure, in), take_head_scratch(&measure, in));
-
-    const HeadShared w = take_head_shared(&shared, in);
-    FOR_EACH_PART {
-        Arena own = OWN(part);
-        const HeadScratch scratch = take_head_scratch(&own, in);
-        FOR_FREE_ROWS(tile)
-        head_forward_tile(in, &w, row, smaller(tile, rows - row), &scratch);
-    }
-    free(memory);
-    return DONE;
-}
-
-/* Tiles [first, last) of a part, and in them rows [row, row + count). */
+/* Tiles of rows: in a forward taken by who is free, in a backward those of a part. */
+#define FOR_FREE_TILES(tile)                                                                  \
+    for (int64_t row, count; (row = __atomic_fetch_add(&next, (tile), __ATOMIC_RELAXED),       \
+                              count = smaller((tile), rows - row), row < rows);)
 #define FOR_EACH_TILE(tile)                                                                   \
     for (int64_t t = tiles * part / parts, row, count;                                        \
          row = t * (tile), count = smaller((tile), in->rows - row), t < tiles * (part + 1) / parts; \
          t++)
 
-EXPORT int mdtf_head_backward(const Head *in, const HeadGrads *grads, int64_t threads) {
-    const int64_t tile = head_tile(in), tiles = (in->rows + tile - 1) / tile;
-    const int64_t parts = backward_parts(tiles, threads), c = in->channels;
-    ALLOCATE((void)0, take_head_backward_scratch(&measure, in));
+EXPORT int mdtf_head_forward(const Head *in, int64_t threads) {
+    const int64_t rows = in->rows, parts = threads;
+    int64_t next = 0;
+    ALLOCATE(take_head_packed(&measure, in), take(&measure, ROW_TILE * in->channels));
 
+    const float *packed = take_head_packed(&shared, in);
     FOR_EACH_PART {
         Arena own = OWN(part);
-        const HeadBackwardScratch scratch = take_head_backward_scratch(&own, in);
-        FOR_EACH_TILE(tile) head_backward_tile(in, grads, row, count, &scratch);
-    }
-    Arena first = OWN(0);
-    const HeadGrads total = take_head_backward_scratch(&first, in).grads;
-    add_parts(first.base, part_floats, parts, total.norm_weight);
-    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
-    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
-    for (int i = 0; i < 2; i++) {
-        memcpy(grads->weight[i], total.weight[i], c * c * sizeof(float));
-        if (in->joints) memcpy(grads->bias[i], total.bias[i], c * sizeof(float));
+        float *normed = take(&own, ROW_TILE * in->channels);
+        FOR_FREE_TILES(ROW_TILE) head_forward_tile(in, packed, row, count, normed);
     }
     free(memory);
     return DONE;
 }
 
+EXPORT int mdtf_head_backward(const Head *in, const HeadGrads *grads, int64_t threads) {
+    const int64_t tiles = (in->rows + ROW_TILE - 1) / ROW_TILE, c = in->channels;
+    const int64_t parts = backward_parts(tiles, threads);
+    ALLOCATE((void)0, take_head_backward_scratch(&measure, in));
+
+    FOR_EACH_PART {
+        Arena own = OWN(part);
+        const HeadBackwardScratch scratch = take_head_backward_scratch(&own, in);
+        FOR_EACH_TILE(ROW_TILE) head_backward_tile(in, grads, row, count, &scratch);
+    }
+    Arena first = {PART(0), 0};
+    const HeadGrads total = take_head_backward_scratch(&first, in).grads;
+    add_parts(first.base, part_floats, parts, total.norm_weight);
+    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
+    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
+    memcpy(grads->weight, total.weight, 2 * c * c * sizeof(float));
+    free(memory);
+    return DONE;
+}
+
+EXPORT int mdtf_graph_mix(const Graph *in, int64_t threads) {
+    const int64_t rows = in->rows, tile = graph_tile(in), parts = threads;
+    int64_t next = 0;
+    ALLOCATE(take_graph_shared(&measure, in), take(&measure, tile * in->channels));
+
+    const GraphShared w = take_graph_shared(&shared, in);
+    FOR_EACH_PART {
+        Arena own = OWN(part);
+        float *neighbours = take(&own, tile * in->channels);
+        FOR_FREE_TILES(tile) graph_mix_tile(in, &w, row, count, neighbours);
+    }
+    free(memory);
+    return DONE;
+}
+
+EXPORT int mdtf_graph_output(const Graph *in, int64_t threads) {
+    const int64_t rows = in->rows, parts = threads;
+    int64_t next = 0;
+    FOR_EACH_PART FOR_FREE_TILES(ROW_TILE) graph_output_tile(in, row, count);
+    return DONE;
+}
+
+EXPORT int mdtf_graph_sums(const Graph *in, const GraphGrads *grads, int64_t threads) {
+    const int64_t rows = in->rows, parts = threads;
+    int64_t next = 0;
+    FOR_EACH_PART FOR_FREE_TILES(ROW_TILE) graph_sums_tile(in, grads, row, count);
+    return DONE;
+}
+
+EXPORT int mdtf_graph_backward(const Graph *in, const GraphGrads *grads, int64_t threads) {
+    const int64_t tile = graph_tile(in), tiles = (in->rows + tile - 1) / tile, c = in->channels;
+    const int64_t parts = backward_parts(tiles, threads);
+    ALLOCATE((void)0, take_graph_backward_scratch(&measure, in));
+
+    FOR_EACH_PART {
+        Arena own = OWN(part);
+        const GraphBackwardScratch scratch = take_graph_backward_scratch(&own, in);
+        FOR_EACH_TILE(tile) graph_backward_tile(in, grads, row, count, &scratch);
+    }
+    Arena first = {PART(0), 0};
+    const GraphGrads total = take_graph_backward_scratch(&first, in).grads;
+    add_parts(first.base, part_floats, parts, total.norm_weight);
+    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
+    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
+    memcpy(grads->own, total.own, c * c * sizeof(float));
+    memcpy(grads->own_bias, total.own_bias, c * sizeof(float));
+    memcpy(grads->neighbours, total.neighbours, c * c * sizeof(float));
+    memcpy(grads->neighbours_bias, total.neighbours_bias, c * sizeof(float));
+    free(memory);
+    return DONE;
+}
+
 EXPORT int mdtf_tail_forward(const Tail *in, int64_t threads) {
-    const int64_t rows = in->rows, tile = ROW_TILE, parts = threads;
+    const int64_t rows = in->rows, parts = threads;
     int64_t next = 0;
     ALLOCATE(take_tail_shared(&measure, in), take_tail_scratch(&measure, in));
 
@@ -257,8 +312,7 @@ EXPORT int mdtf_tail_forward(const Tail *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = OWN(part);
         const TailScratch scratch = take_tail_scratch(&own, in);
-        FOR_FREE_ROWS(tile)
-        tail_forward_tile(in, &w, row, smaller(tile, rows - row), &scratch);
+        FOR_FREE_TILES(ROW_TILE) tail_forward_tile(in, &w, row, count, &scratch);
     }
     free(memory);
     return DONE;
@@ -275,7 +329,7 @@ EXPORT int mdtf_tail_backward(const Tail *in, const TailGrads *grads, int64_t th
         const TailBackwardScratch scratch = take_tail_backward_scratch(&own, in);
         FOR_EACH_TILE(ROW_TILE) tail_backward_tile(in, grads, &w, row, count, &scratch);
     }
-    Arena first = OWN(0);
+    Arena first = {PART(0), 0};
     const TailGrads total = take_tail_backward_scratch(&first, in).grads;
     add_parts(first.base, part_floats, parts, total.out_proj);
     memcpy(grads->out_proj, total.out_proj, c * c * sizeof(float));
@@ -285,6 +339,10 @@ EXPORT int mdtf_tail_backward(const Tail *in, const TailGrads *grads, int64_t th
     memcpy(grads->fc1_bias, total.fc1_bias, h * sizeof(float));
     memcpy(grads->fc2, total.fc2, c * h * sizeof(float));
     memcpy(grads->fc2_bias, total.fc2_bias, c * sizeof(float));
+    if (in->last_weight) {
+        memcpy(grads->last_weight, total.last_weight, c * sizeof(float));
+        memcpy(grads->last_bias, total.last_bias, c * sizeof(float));
+    }
     free(memory);
     return DONE;
 }

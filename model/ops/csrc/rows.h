@@ -7,6 +7,21 @@
 /* Rows worked off together: enough to make a matrix product fast, few enough to stay in cache. */
 enum { ROW_TILE = 48 };
 
+/* Of each of up to LANES rows its mean, and the sum of its squared deviations from it. */
+INLINE void moments(int64_t rows, int64_t channels, const float *x, int64_t x_row, vec *mean,
+                    vec *deviation) {
+    vec sums[LANES] = {0}, squares[LANES] = {0};
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < channels; c += LANES) sums[i] += load(x + i * x_row + c);
+    *mean = lane_sums(sums) / (float)channels;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec centred = load(x + i * x_row + c) - (*mean)[i];
+            squares[i] += centred * centred;
+        }
+    *deviation = lane_sums(squares);
+}
+
 /* Each row to mean 0 and variance 1, then scaled and shifted; rows of x may be strided. If
  * `statistics` is given, it takes mean and 1/deviation of each row. */
 static void layer_norm(int64_t rows, int64_t channels, const float *x, int64_t x_row,
@@ -14,17 +29,9 @@ static void layer_norm(int64_t rows, int64_t channels, const float *x, int64_t x
                        float *statistics) {
     for (int64_t first = 0; first < rows; first += LANES) {
         int64_t count = smaller(LANES, rows - first);
-        vec sums[LANES] = {0}, squares[LANES] = {0};
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t c = 0; c < channels; c += LANES)
-                sums[i] += load(x + (first + i) * x_row + c);
-        vec mean = lane_sums(sums) / (float)channels;
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t c = 0; c < channels; c += LANES) {
-                vec centred = load(x + (first + i) * x_row + c) - mean[i];
-                squares[i] += centred * centred;
-            }
-        vec variance = lane_sums(squares) / (float)channels + eps;
+        vec mean, deviation;
+        moments(count, channels, x + first * x_row, x_row, &mean, &deviation);
+        vec variance = deviation / (float)channels + eps;
         for (int64_t i = 0; i < count; i++) {
             float scale = 1.0f / sqrtf(variance[i]), m = mean[i];
             if (statistics) {
@@ -36,6 +43,14 @@ static void layer_norm(int64_t rows, int64_t channels, const float *x, int64_t x
                       (load(x + (first + i) * x_row + c) - m) * scale * load(weight + c) +
                           load(bias + c));
         }
+    }
+}
+
+/* pairs (rows, 2) = (first, second) of each row. */
+INLINE void store_pairs(int64_t rows, vec first, vec second, float *pairs) {
+    for (int64_t i = 0; i < rows; i++) {
+        pairs[2 * i] = first[i];
+        pairs[2 * i + 1] = second[i];
     }
 }
 
@@ -109,6 +124,12 @@ INLINE void add_rows(int64_t rows, int64_t channels, const float *x, float *sums
         for (int64_t r = 0; r < rows; r++) sum += load(x + r * channels + c);
         store(sums + c, load(sums + c) + sum);
     }
+}
+
+INLINE void add_bias(int64_t rows, int64_t channels, const float *bias, float *x) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < channels; c += LANES)
+            store(x + r * channels + c, load(x + r * channels + c) + load(bias + c));
 }
 
 /* Matrix products with a Linear's weight (outputs, inputs) as it lies in memory: the derivative by

@@ -1,0 +1,168 @@
+/* The graph convolution that a direction of the GEM mixer reads through, for training:
+ *
+ *   n = LN(x);  mixed = Â V n + U n, with biases;  out = relu(n + BN(mixed))
+ *
+ * BatchNorm has one statistic a joint, of the whole batch, so forward and backward have two passes
+ * each. The statistics are the caller's to join (over processes, too): a pass leaves two sums a row.
+ * Kept are x, mixed and out. Rows are dense, whole frames of joints.
+ */
+#pragma once
+#include "arena.h"
+#include "rows.h"
+
+typedef struct {
+    int64_t rows, channels, joints;
+    const float *x;
+    const float *norm_weight, *norm_bias;
+    const float *own, *own_bias, *neighbours, *neighbours_bias; /* U and V: (channels, channels) */
+    const float *adjacency;      /* (joints, joints), symmetric */
+    float *mixed, *out, *sums;   /* (rows, channels), the same, (rows, 2) */
+    const float *mean, *scale, *shift; /* (joints): BN(m) = (m - mean) scale + shift */
+    float eps;
+} Graph;
+
+typedef struct {
+    const float *out;           /* (rows, channels): the derivative by out */
+    const float *tilt, *offset; /* (joints): the derivative by mixed is dy scale + offset +
+                                   tilt (mixed - mean), dy that by BN's output */
+    float *x;                   /* (rows, channels), added to */
+    float *norm_weight, *norm_bias, *own, *own_bias, *neighbours, *neighbours_bias; /* written */
+} GraphGrads;
+
+INLINE int64_t graph_tile(const Graph *in) { return ROW_TILE / in->joints * in->joints; }
+
+/* to (rows, channels) += Â from, within each frame. */
+static void mix_joints(const float *adjacency, int64_t joints, int64_t rows, int64_t channels,
+                       const float *from, float *to) {
+    for (int64_t row = 0; row < rows; row++) {
+        const float *frame = from + row / joints * joints * channels;
+        const float *weights = adjacency + row % joints * joints;
+        for (int64_t k = 0; k < joints; k++) {
+            if (weights[k] == 0) continue;
+            for (int64_t c = 0; c < channels; c += LANES)
+                store(to + row * channels + c,
+                      load(to + row * channels + c) + load(frame + k * channels + c) * weights[k]);
+        }
+    }
+}
+
+/* --- forward, first pass: n to out, mixed, and of each row of mixed its mean and the sum of its
+ * squared deviations from that */
+typedef struct {
+    float *own, *neighbours; /* packed */
+} GraphShared;
+
+static GraphShared take_graph_shared(Arena *arena, const Graph *in) {
+    const int64_t c = in->channels;
+    GraphShared w = {take(arena, c * c), take(arena, c * c)};
+    if (!arena->base) return w;
+    pack_panels(in->own, NULL, c, c, w.own);
+    pack_panels(in->neighbours, NULL, c, c, w.neighbours);
+    return w;
+}
+
+static void graph_mix_tile(const Graph *in, const GraphShared *w, int64_t first, int64_t rows,
+                           float *neighbours) {
+    const int64_t c = in->channels;
+    float *normed = in->out + first * c, *mixed = in->mixed + first * c;
+    layer_norm(rows, c, in->x + first * c, c, in->norm_weight, in->norm_bias, in->eps, normed,
+               NULL);
+    gemm_packed(rows, c, c, (Strided){normed, c, 1}, w->neighbours, neighbours, c, 0);
+    gemm_packed(rows, c, c, (Strided){normed, c, 1}, w->own, mixed, c, 0);
+    add_bias(rows, c, in->neighbours_bias, neighbours);
+    add_bias(rows, c, in->own_bias, mixed);
+    mix_joints(in->adjacency, in->joints, rows, c, neighbours, mixed);
+    for (int64_t r = 0; r < rows; r += LANES) {
+        const int64_t count = smaller(LANES, rows - r);
+        vec mean, deviation;
+        moments(count, c, mixed + r * c, c, &mean, &deviation);
+        store_pairs(count, mean, deviation, in->sums + 2 * (first + r));
+    }
+}
+
+/* --- forward, second pass: n in out becomes relu(n + BN(mixed)) */
+static void graph_output_tile(const Graph *in, int64_t first, int64_t rows) {
+    const int64_t channels = in->channels;
+    for (int64_t row = first; row < first + rows; row++) {
+        const int64_t j = row % in->joints;
+        const float mean = in->mean[j], scale = in->scale[j], shift = in->shift[j];
+        for (int64_t c = row * channels; c < (row + 1) * channels; c += LANES) {
+            vec y = load(in->out + c) + (load(in->mixed + c) - mean) * scale + shift;
+            store(in->out + c, max_vec(y, splat(0.0f)));
+        }
+    }
+}
+
+/* --- backward, first pass: of each row the sums of dy and of dy (mixed - mean) */
+INLINE vec through_relu(vec grad, vec out) { return select_vec(out > splat(0.0f), grad, (vec){}); }
+
+static void graph_sums_tile(const Graph *in, const GraphGrads *grads, int64_t first, int64_t rows) {
+    const int64_t channels = in->channels;
+    for (int64_t start = first; start < first + rows; start += LANES) {
+        const int64_t count = smaller(LANES, first + rows - start);
+        vec sums[LANES] = {0}, products[LANES] = {0};
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t at = (start + i) * channels;
+            const float mean = in->mean[(start + i) % in->joints];
+            for (int64_t c = at; c < at + channels; c += LANES) {
+                vec dy = through_relu(load(grads->out + c), load(in->out + c));
+                sums[i] += dy;
+                products[i] += dy * (load(in->mixed + c) - mean);
+            }
+        }
+        store_pairs(count, lane_sums(sums), lane_sums(products), in->sums + 2 * start);
+    }
+}
+
+/* --- backward, second pass */
+typedef struct {
+    float *normed, *grad_normed, *grad_mixed, *grad_neighbours; /* (tile, channels) */
+    float *statistics;                                          /* (tile, 2) */
+    GraphGrads grads;                                           /* sums; the last pieces */
+} GraphBackwardScratch;
+
+static GraphBackwardScratch take_graph_backward_scratch(Arena *arena, const Graph *in) {
+    GraphBackwardScratch b = {0};
+    const int64_t c = in->channels, dense = graph_tile(in) * c;
+    b.normed = take(arena, dense);
+    b.grad_normed = take(arena, dense);
+    b.grad_mixed = take(arena, dense);
+    b.grad_neighbours = take(arena, dense);
+    b.statistics = take(arena, 2 * graph_tile(in));
+    b.grads.norm_weight = take(arena, c);
+    b.grads.norm_bias = take(arena, c);
+    b.grads.own = take(arena, c * c);
+    b.grads.own_bias = take(arena, c);
+    b.grads.neighbours = take(arena, c * c);
+    b.grads.neighbours_bias = take(arena, c);
+    return b;
+}
+
+static void graph_backward_tile(const Graph *in, const GraphGrads *grads, int64_t first,
+                                int64_t rows, const GraphBackwardScratch *b) {
+    const int64_t c = in->channels;
+    const float *x = in->x + first * c;
+    const GraphGrads *sums = &b->grads;
+    layer_norm(rows, c, x, c, in->norm_weight, in->norm_bias, in->eps, b->normed, b->statistics);
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t j = (first + r) % in->joints, at = (first + r) * c;
+        const float mean = in->mean[j], scale = in->scale[j];
+        const float tilt = grads->tilt[j], offset = grads->offset[j];
+        for (int64_t i = 0; i < c; i += LANES) {
+            vec dy = through_relu(load(grads->out + at + i), load(in->out + at + i));
+            store(b->grad_normed + r * c + i, dy);
+            store(b->grad_mixed + r * c + i,
+                  dy * scale + (load(in->mixed + at + i) - mean) * tilt + offset);
+        }
+    }
+    memset(b->grad_neighbours, 0, rows * c * sizeof(float));
+    mix_joints(in->adjacency, in->joints, rows, c, b->grad_mixed, b->grad_neighbours);
+    add_rows(rows, c, b->grad_mixed, sums->own_bias);
+    add_rows(rows, c, b->grad_neighbours, sums->neighbours_bias);
+    linear_weight_gradient(rows, c, c, b->grad_mixed, b->normed, sums->own);
+    linear_weight_gradient(rows, c, c, b->grad_neighbours, b->normed, sums->neighbours);
+    linear_input_gradient(rows, c, c, b->grad_mixed, in->own, b->grad_normed, 1);
+    linear_input_gradient(rows, c, c, b->grad_neighbours, in->neighbours, b->grad_normed, 1);
+    layer_norm_backward(rows, c, x, in->norm_weight, b->statistics, b->grad_normed,
+                        grads->x + first * c, sums->norm_weight, sums->norm_bias);
+}

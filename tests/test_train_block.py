@@ -1,0 +1,210 @@
+"""A residual block as one operator for training: gradients against float64, how it behaves."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.skeleton import H36M
+from model.blocks import FRAMES, JOINTS, MambaBlock
+from model.fused import _arguments, fused_training
+from model.ops import dispatch, native
+from model.ops.train_block import block_train
+
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="no C kernel here")
+ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
+CHANNELS = 32
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch):
+    monkeypatch.setattr(dispatch, "_default", "auto")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+CASES = {
+    "joints": (JOINTS, None, False),
+    "frames": (FRAMES, None, False),
+    "graphs": (JOINTS, ADJACENCY, True),
+    "forward graph": (JOINTS, ADJACENCY, False),
+}
+
+
+def build(dim, adjacency=None, backward_graph=True, drop_path=0.3):
+    """A block with no weight at its special initial value, and a norm to follow it."""
+    torch.manual_seed(0)
+    block = MambaBlock(dim, 16, 4, drop_path, adjacency, backward_graph)
+    both = nn.ModuleList([block, nn.LayerNorm(dim)])
+    with torch.no_grad():
+        for tensor in both.parameters():
+            tensor += 0.1 * torch.rand_like(tensor)
+        for name, tensor in both.named_buffers():
+            if "running" in name:
+                tensor += 0.1 * torch.rand_like(tensor)
+    return both
+
+
+def assert_near(found, expected, tolerance=1e-5):
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+@pytest.mark.parametrize("dim", [16, 64, 128])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("last_norm", [True, False])
+def test_a_block_equals_the_block_in_float64(dim, case, training, last_norm):
+    """The output, every gradient and the running statistics, DropPath on."""
+    axis, adjacency, backward_graph = CASES[case]
+    block, norm = build(dim, adjacency, backward_graph).train(training)
+    norm = norm if last_norm else None
+    x, cotangent = draw(2, 11, 17, dim).requires_grad_(), draw(2, 11, 17, dim, seed=1)
+    results = []
+    exact = copy.deepcopy(block).double(), copy.deepcopy(norm and norm.double())
+    for (block_, norm_), leaf in (
+        ((block, norm and norm.float()), x),
+        (exact, x.detach().double().requires_grad_()),
+    ):
+        torch.manual_seed(3)  # the same rows dropped
+        y = block_(leaf, axis, norm_)
+        learnt = [*block_.parameters(), *(norm_.parameters() if norm_ else ())]
+        gradients = torch.autograd.grad(y, [leaf, *learnt], cotangent.to(y.dtype))
+        results.append([y, *gradients, *(b.double() for b in block_.buffers())])
+    torch.manual_seed(3)
+    assert torch.equal(fused_training(block, x, axis, norm), results[0][0])  # the kernels did run
+    assert_near(*results)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frames", [0, 1, 2, 3, 40])
+def test_any_number_of_frames(frames, training):
+    block, norm = build(CHANNELS, ADJACENCY, drop_path=0.0).train(training)
+    x = draw(1, frames, 17, CHANNELS).requires_grad_()
+    y = block(x, JOINTS, norm)
+    leaves = [x, *block.parameters(), *norm.parameters()]
+    gradients = torch.autograd.grad(y.sum(), leaves)  # a cotangent without memory of its own
+    if not frames:
+        assert y.shape == x.shape
+        assert all(
+            g.shape == t.shape and not g.any() for g, t in zip(gradients, leaves, strict=True)
+        )
+        return
+    exact, exact_norm = copy.deepcopy(block).double(), copy.deepcopy(norm).double()
+    leaf = x.detach().double().requires_grad_()
+    expected = exact(leaf, JOINTS, exact_norm)
+    leaves = [leaf, *exact.parameters(), *exact_norm.parameters()]
+    ones = torch.ones_like(expected)
+    # The derivatives of a sum over a LayerNorm cancel, so they are compared with their terms.
+    for found, exact_gradient in zip(
+        gradients, torch.autograd.grad(expected, leaves, ones), strict=True
+    ):
+        assert (found - exact_gradient).abs().max() <= 1e-5 * max(1, exact_gradient.abs().max())
+
+
+@pytest.mark.parametrize("x", [0.0, 0.5, -0.5, 3.0, -3.0, 6.0, -6.0, 40.0, -40.0])
+def test_the_slope_of_gelu_far_out_and_near_zero(x):
+    """A block that is GELU alone: LN makes (x, -x, ...) of unit size, fc1 scales it to x."""
+    c = 32
+    block = MambaBlock(c, 16, 4).train()
+    with torch.no_grad():
+        for parameter in (*block.mixer.out_proj.parameters(), *block.mlp.parameters()):
+            parameter.zero_()
+        block.mlp.fc1.weight.copy_(x * torch.eye(c, 2 * c).T)
+        block.mlp.fc2.weight.copy_(torch.eye(c, 2 * c))
+    block.norm2.eps = block.norm1.eps = 0.0
+    signs = torch.tensor([1.0, -1.0]).repeat(c // 2)
+    row = signs[None, None].clone()
+    out = block(row)
+    (slope,) = torch.autograd.grad(out, block.mlp.fc1.bias, torch.ones_like(out))
+    at = (x * signs).double().requires_grad_()
+    expected = F.gelu(at)
+    torch.testing.assert_close((out - row)[0, 0].double(), expected.detach(), rtol=1e-6, atol=1e-6)
+    (exact,) = torch.autograd.grad(expected.sum(), at)
+    torch.testing.assert_close(slope[:c].double(), exact, rtol=1e-6, atol=1e-7)
+
+
+def results_of(block, x):
+    y = block(x)
+    return [y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])]
+
+
+def test_gradients_are_the_same_bit_for_bit_and_nearly_so_for_other_thread_counts():
+    block, x = MambaBlock(32, 16, 4, 0.0, ADJACENCY).train(), draw(1, 40, 17, 32).requires_grad_()
+    first, again = results_of(block, x), results_of(block, x)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    torch.set_num_threads(1)
+    for alone, both in zip(results_of(block, x), first, strict=True):
+        assert (alone - both).abs().max() <= 1e-5 * both.abs().max()
+
+
+def test_strided_inputs_are_read_in_their_order():
+    block, norm = build(CHANNELS, ADJACENCY, drop_path=0.0).train()
+    x = draw(2, 5, 17, CHANNELS)
+    strided = x.transpose(1, 2).contiguous().transpose(1, 2)
+    assert torch.equal(block(x, JOINTS, norm), block(strided, JOINTS, norm))
+
+
+def operator_arguments(axis, adjacency, training):
+    block, norm = build(CHANNELS, adjacency)
+    (weights, forward, backward, *graphs, adj), _ = _arguments(block, axis, norm)
+    lists = [
+        list(weights),
+        [*forward, *backward],
+        *([] if g is None else list(g[:-2]) for g in graphs),
+    ]
+    running = [] if training else [t for g in graphs if g is not None for t in g[-2:]]
+    lists = [[t.detach().requires_grad_() for t in tensors] for tensors in lists]
+    x, mask = draw(2, 17, CHANNELS).requires_grad_(), torch.ones(2, 17, 1)
+    if axis == FRAMES:
+        x, mask = draw(1, 3, 5, CHANNELS).requires_grad_(), torch.ones(1, 3, 5, 1)
+    return (
+        x,
+        mask,
+        None,
+        *lists,
+        running,
+        adj,
+        [norm.weight, norm.bias],
+        axis,
+        1e-6,
+        1e-6,
+        1e-5,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "adjacency", "training"),
+    [(FRAMES, None, True), (JOINTS, ADJACENCY, True), (JOINTS, ADJACENCY, False)],
+)
+def test_opcheck(axis, adjacency, training):
+    arguments = operator_arguments(axis, adjacency, training)
+    torch.library.opcheck(torch.ops.mdtf.block_train_forward, arguments)
+
+
+def test_wrong_shapes_are_refused_before_the_kernel_reads_them():
+    block, norm = build(CHANNELS, ADJACENCY)
+    (weights, *rest), settings = _arguments(block, JOINTS, norm)
+    x = draw(2, 17, CHANNELS)
+    with pytest.raises(ValueError, match="fc1"):
+        wrong = weights._replace(fc1=weights.fc1[:, 1:])
+        block_train(x, wrong, *rest, (None, None), **settings)
+    with pytest.raises(ValueError, match="adjacency"):
+        block_train(x, weights, *rest[:-1], torch.eye(5), (None, None), **settings)
+
+
+def test_a_second_derivative_is_refused():
+    block, norm = build(CHANNELS)
+    x = draw(2, 3, CHANNELS).requires_grad_()
+    (gradient,) = torch.autograd.grad(block(x, JOINTS, norm).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        gradient.sum().backward()
