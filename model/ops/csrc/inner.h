@@ -48,8 +48,9 @@ typedef struct {
 
 /* Everything padded: channels and rank to vectors, states to blocks. */
 typedef struct {
-    int64_t channels, states, rank, projected; /* projected = rank + 2 states: dt | B | C */
-    int64_t chunk, kept;                       /* steps a chunk; states kept for the backward */
+    int64_t channels, states, rank;
+    int64_t projected, used; /* columns of x's projections B | C | dt, without dt's padding */
+    int64_t chunk, kept;     /* steps a chunk; states kept for the backward */
 } Padded;
 
 INLINE Padded padded_sizes(const Shape *s) {
@@ -57,7 +58,8 @@ INLINE Padded padded_sizes(const Shape *s) {
     p.channels = round_up(s->channels, LANES);
     p.states = round_up(s->states, STATE_BLOCK);
     p.rank = round_up(s->rank, LANES);
-    p.projected = p.rank + 2 * p.states;
+    p.projected = 2 * p.states + p.rank;
+    p.used = 2 * p.states + s->rank;
     p.chunk = chunk_steps(s->length);
     p.kept = s->length ? (s->length - 1) / p.chunk : 0;
     return p;
@@ -91,11 +93,11 @@ static Packed take_packed(Arena *arena, const Shape *s, const Padded *p, int tra
     return w;
 }
 
-/* Row of the padded projection that holds row r of x_proj. */
+/* Row of the padded projection that holds row r of x_proj, whose rows are dt | B | C. */
 INLINE int64_t projected_row(const Shape *s, const Padded *p, int64_t r) {
-    if (r < s->rank) return r;
+    if (r < s->rank) return 2 * p->states + r;
     r -= s->rank;
-    return r < s->states ? p->rank + r : p->rank + p->states + (r - s->states);
+    return r < s->states ? r : p->states + (r - s->states);
 }
 
 /* The memory of w must be zero. */
@@ -170,27 +172,49 @@ INLINE void store_part(float *p, vec v, int64_t count) {
 /* What one direction computes of one chunk. */
 typedef struct {
     float *x;         /* (taps - 1 + chunk, channels): the input, with the steps before */
-    float *conv;      /* (chunk, channels): before SiLU; NULL if not wanted */
-    float *u;         /* (chunk, channels): after SiLU, the scan's input */
-    float *projected; /* (chunk, projected): dt | B | C */
-    float *raw_delta; /* (chunk, channels): before softplus; NULL if not wanted */
+    float *u;         /* (chunk, channels): after convolution and SiLU, the scan's input */
+    float *projected; /* (chunk, projected): B | C | dt */
     float *delta;     /* (chunk, channels) */
     float *y;         /* (chunk, channels) */
     float *state;     /* (states, channels) */
+    float *zeros;     /* (states, channels): the state at the start, never written */
+    float *silu_slope, *delta_slope; /* (chunk, channels): derivatives of SiLU and softplus where
+                                        they were evaluated; NULL if not wanted */
 } Stage;
 
 static Stage take_stage(Arena *arena, const Shape *s, const Padded *p, int for_backward) {
     Stage stage;
     int64_t dense = p->chunk * p->channels;
     stage.x = take(arena, (s->taps - 1) * p->channels + dense);
-    stage.conv = for_backward ? take(arena, dense) : NULL;
     stage.u = take(arena, dense);
     stage.projected = take(arena, p->chunk * p->projected);
-    stage.raw_delta = for_backward ? take(arena, dense) : NULL;
     stage.delta = take(arena, dense);
     stage.y = take(arena, dense);
     stage.state = take(arena, p->states * p->channels);
+    stage.zeros = take(arena, p->states * p->channels);
+    stage.silu_slope = for_backward ? take(arena, dense) : NULL;
+    stage.delta_slope = for_backward ? take(arena, dense) : NULL;
     return stage;
+}
+
+/* d SiLU(x) / dx, from x and sigmoid(x). */
+INLINE vec silu_slope(vec x, vec s) { return s + x * s * (1.0f - s); }
+
+/* Convolution and SiLU. A constant number of taps unrolls. */
+INLINE void convolve(const Padded *p, const Packed *w, int64_t steps, const Stage *stage,
+                     const int taps) {
+    const int64_t channels = p->channels;
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec conv = load(w->conv_bias + c);
+            UNROLL for (int k = 0; k < taps; k++)
+                conv += load(stage->x + (t + k) * channels + c) *
+                        load(w->conv_weight + k * channels + c);
+            vec gate = sigmoid(conv);
+            store(stage->u + t * channels + c, conv * gate);
+            if (stage->silu_slope)
+                store(stage->silu_slope + t * channels + c, silu_slope(conv, gate));
+        }
 }
 
 /* Everything of steps [first, first + steps) up to the scan's inputs. */
@@ -200,35 +224,29 @@ INLINE Chunk prepare_chunk(const Shape *s, const Padded *p, const Packed *w, Row
     for (int64_t t = 0; t < steps + before; t++) {
         float *row = stage->x + t * channels;
         int64_t step = first + t - before;
-        if (step < 0) {
-            memset(row, 0, channels * sizeof(float));
-        } else {
-            memcpy(row, x.first + step * x.stride, s->channels * sizeof(float));
-            for (int64_t c = s->channels; c < channels; c++) row[c] = 0;
-        }
+        const float *from = x.first + step * x.stride;
+        for (int64_t c = 0; c < channels; c += LANES)
+            store(row + c, step < 0 ? (vec){} : load_part(from + c, s->channels - c));
     }
-    for (int64_t t = 0; t < steps; t++)
-        for (int64_t c = 0; c < channels; c += LANES) {
-            vec conv = load(w->conv_bias + c);
-            for (int64_t k = 0; k < s->taps; k++)
-                conv += load(stage->x + (t + k) * channels + c) *
-                        load(w->conv_weight + k * channels + c);
-            if (stage->conv) store(stage->conv + t * channels + c, conv);
-            store(stage->u + t * channels + c, conv * sigmoid(conv));
-        }
+    if (s->taps == MAX_TAPS)
+        convolve(p, w, steps, stage, MAX_TAPS);
+    else
+        convolve(p, w, steps, stage, (int)s->taps);
     gemm(steps, channels, p->projected, (Strided){stage->u, channels, 1}, w->x_proj_t,
          p->projected, stage->projected, p->projected, 0);
     for (int64_t t = 0; t < steps; t++)
         for (int64_t c = 0; c < channels; c += LANES) {
+            const float *dt = stage->projected + t * p->projected + 2 * p->states;
             vec raw = load(w->dt_bias + c);
             for (int64_t r = 0; r < s->rank; r++)
-                raw += load(w->dt_proj + r * channels + c) * stage->projected[t * p->projected + r];
-            if (stage->raw_delta) store(stage->raw_delta + t * channels + c, raw);
-            store(stage->delta + t * channels + c, softplus(raw));
+                raw += load(w->dt_proj + r * channels + c) * dt[r];
+            vec e;
+            store(stage->delta + t * channels + c, softplus(raw, &e));
+            if (stage->delta_slope)
+                store(stage->delta_slope + t * channels + c, softplus_slope(raw, e));
         }
     return (Chunk){steps, channels, p->states, stage->delta, stage->u,
-                   stage->projected + p->rank, stage->projected + p->rank + p->states,
-                   p->projected, w->A, w->D};
+                   stage->projected, stage->projected + p->states, p->projected, w->A, w->D};
 }
 
 INLINE float *kept_state(const Inner *in, const Padded *p, int direction, int64_t row,
@@ -242,19 +260,19 @@ INLINE float *kept_state(const Inner *in, const Padded *p, int direction, int64_
 static void inner_forward_row(const Inner *in, const Padded *p, const Packed *packed, int64_t row,
                               const Stage *stage) {
     const Shape *s = &in->shape;
-    const size_t state_bytes = p->states * p->channels * sizeof(float);
     for (int direction = 0; direction < DIRECTIONS; direction++) {
         const Packed *w = packed + direction;
+        const float *state = stage->zeros;
         Rows x = rows_of(&in->x[direction], s, row, direction), z = rows_of(&in->z, s, row, direction);
         Rows out = rows_of(&in->out, s, row, direction);
-        memset(stage->state, 0, state_bytes);
         for (int64_t first = 0; first < s->length; first += p->chunk) {
             int64_t steps = smaller(p->chunk, s->length - first);
-            if (first && in->states)
-                memcpy(kept_state(in, p, direction, row, first / p->chunk), stage->state,
-                       state_bytes);
+            int keep = in->states && first + steps < s->length;
+            float *after =
+                keep ? kept_state(in, p, direction, row, first / p->chunk + 1) : stage->state;
             Chunk chunk = prepare_chunk(s, p, w, x, first, steps, stage);
-            scan_chunk(&chunk, stage->state, stage->y);
+            scan_chunk(&chunk, state, after, stage->y);
+            state = after;
             for (int64_t t = 0; t < steps; t++) {
                 float *to = out.first + (first + t) * out.stride;
                 const float *gate = z.first + (first + t) * z.stride;

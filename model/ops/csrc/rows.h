@@ -99,7 +99,7 @@ static void layer_norm_backward(int64_t rows, int64_t channels, const float *x,
  * t = 1 / (1 + 0.45 a), the form of Abramowitz & Stegun 7.1.26, P of degree 7 instead of 5 (4e-9
  * instead of 1.5e-7: over the blocks of a model that one shows). */
 INLINE vec normal_cdf(vec x, vec *density) {
-    vec a = abs_vec(x) * 0.70710678118654752f, t = 1.0f / (1.0f + 0.45f * a);
+    vec a = abs_vec(x) * 0.70710678118654752f, t = reciprocal(1.0f + 0.45f * a);
     vec p = splat(0.09195892478f);
     p = p * t - 0.491321818f;
     p = p * t + 0.8519405055f;

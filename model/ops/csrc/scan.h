@@ -10,17 +10,15 @@
 #pragma once
 #include "vector.h"
 
-/* As many states as leave registers for the rest: there are 32 with AVX-512, else 16 (or more). */
+/* States worked off together. In the forward as many as leave registers for the rest (there are 32
+ * with AVX-512, else 16 or more); in the backward as many as leave room in the first-level cache for
+ * everything inside a chunk. */
 #define STATE_BLOCK LANES
-
-#if LANES == 16
-#define MAX_CHUNK 9
-#else
+#define TRACE_BLOCK 8
 #define MAX_CHUNK 18
-#endif
 
-/* Steps a chunk: the backward keeps the state at each chunk's start and everything inside the
- * chunk it works on, which should fit the first-level cache. Even chunks, so none is tiny. */
+/* Steps a chunk: the backward keeps the state at each chunk's start and, of the chunk it works on,
+ * everything inside. Even chunks, so none is tiny. */
 INLINE int64_t chunk_steps(int64_t length) {
     int64_t chunks = (length + MAX_CHUNK - 1) / MAX_CHUNK;
     return chunks ? (length + chunks - 1) / chunks : 1;
@@ -35,13 +33,15 @@ typedef struct {
     const float *D;  /* (channels) */
 } Chunk;
 
-/* One block of states of one vector of channels. Adds to y (the block at n = 0 starts it). If
- * `trace` is given, keeps every step's states and decays there for the backward. */
-INLINE void scan_block(const Chunk *k, int64_t n, int64_t channel, float *state, float *y,
-                       vec *states, vec *decays, const int trace) {
+/* One block of states of one vector of channels, from the state `from` to the state `to`. Adds to y
+ * (the block at n = 0 starts it). With `trace`, every step's states and decays are kept there for the
+ * backward instead of the last state. */
+INLINE void scan_block(const Chunk *k, int64_t n, int64_t channel, const float *from, float *to,
+                       float *y, vec *states, vec *decays, const int trace) {
+    const int block = trace ? TRACE_BLOCK : STATE_BLOCK;
     vec h[STATE_BLOCK], a[STATE_BLOCK], d = load(k->D + channel);
-    UNROLL for (int i = 0; i < STATE_BLOCK; i++) {
-        h[i] = load(state + (n + i) * k->channels + channel);
+    UNROLL for (int i = 0; i < block; i++) {
+        h[i] = load(from + (n + i) * k->channels + channel);
         a[i] = load(k->A2 + (n + i) * k->channels + channel);
     }
     for (int64_t t = 0; t < k->steps; t++) {
@@ -49,12 +49,12 @@ INLINE void scan_block(const Chunk *k, int64_t n, int64_t channel, float *state,
         vec delta = load(k->delta + at), u = load(k->u + at), input = delta * u;
         vec even = n ? load(y + at) : d * u, odd = (vec){};
         const float *B = k->B + t * k->width + n, *C = k->C + t * k->width + n;
-        UNROLL for (int i = 0; i < STATE_BLOCK; i++) {
+        UNROLL for (int i = 0; i < block; i++) {
             vec decay = exp2_vec(delta * a[i]);
             h[i] = decay * h[i] + input * B[i];
             if (trace) {
-                states[t * STATE_BLOCK + i] = h[i];
-                decays[t * STATE_BLOCK + i] = decay;
+                states[t * TRACE_BLOCK + i] = h[i];
+                decays[t * TRACE_BLOCK + i] = decay;
             }
             if (i & 1) /* two sums: a shorter chain of dependent additions */
                 odd += h[i] * C[i];
@@ -63,16 +63,16 @@ INLINE void scan_block(const Chunk *k, int64_t n, int64_t channel, float *state,
         }
         store(y + at, even + odd);
     }
-    if (!trace) /* with a trace, `state` must stay what it was at the chunk's start */
-        UNROLL for (int i = 0; i < STATE_BLOCK; i++)
-            store(state + (n + i) * k->channels + channel, h[i]);
+    if (!trace)
+        UNROLL for (int i = 0; i < block; i++)
+            store(to + (n + i) * k->channels + channel, h[i]);
 }
 
-/* y of the chunk; `state` (states, channels) goes from the chunk's start to its end. */
-INLINE void scan_chunk(const Chunk *k, float *state, float *y) {
+/* y of the chunk, and the state (states, channels) at its end from that at its start. */
+INLINE void scan_chunk(const Chunk *k, const float *from, float *to, float *y) {
     for (int64_t n = 0; n < k->states; n += STATE_BLOCK)
         for (int64_t channel = 0; channel < k->channels; channel += LANES)
-            scan_block(k, n, channel, state, y, NULL, NULL, 0);
+            scan_block(k, n, channel, from, to, y, NULL, NULL, 0);
 }
 
 typedef struct {
@@ -85,23 +85,24 @@ typedef struct {
 
 /* Scratch of scan_chunk_backward. */
 typedef struct {
-    vec *states, *decays; /* (steps, STATE_BLOCK) */
-    vec *sums;            /* (steps, 2 * STATE_BLOCK): dB and dC before the sum over lanes */
+    vec *states, *decays; /* (steps, TRACE_BLOCK) */
+    vec *sums;            /* (steps, 2 * TRACE_BLOCK): dB and dC before the sum over lanes */
 } Trace;
 
-#define TRACE_FLOATS (4 * MAX_CHUNK * STATE_BLOCK * LANES)
+#define TRACE_FLOATS (4 * MAX_CHUNK * TRACE_BLOCK * LANES)
 INLINE Trace trace_in(float *scratch) {
     vec *v = (vec *)scratch;
-    return (Trace){v, v + MAX_CHUNK * STATE_BLOCK, v + 2 * MAX_CHUNK * STATE_BLOCK};
+    return (Trace){v, v + MAX_CHUNK * TRACE_BLOCK, v + 2 * MAX_CHUNK * TRACE_BLOCK};
 }
 
 /* The reverse sweep over what scan_block traced. `carry` (states, channels) is the derivative by
- * the state that leaves the chunk, and becomes that by the state that enters it. */
+ * the state that leaves the chunk, and becomes that by the state that enters it. The `first` vector
+ * of channels starts the sums of dB and dC. */
 INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float *state,
                         const float *grad_y, float *carry, const Trace *trace,
-                        const ChunkGrads *grads) {
-    vec g[STATE_BLOCK], dA[STATE_BLOCK], d = load(k->D + channel), dD = load(grads->D + channel);
-    UNROLL for (int i = 0; i < STATE_BLOCK; i++) {
+                        const ChunkGrads *grads, const int first) {
+    vec g[TRACE_BLOCK], dA[TRACE_BLOCK], d = load(k->D + channel), dD = load(grads->D + channel);
+    UNROLL for (int i = 0; i < TRACE_BLOCK; i++) {
         g[i] = load(carry + (n + i) * k->channels + channel);
         dA[i] = load(grads->A + (n + i) * k->channels + channel);
     }
@@ -110,21 +111,21 @@ INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float 
         int64_t at = t * k->channels + channel;
         vec delta = load(k->delta + at), u = load(k->u + at), input = delta * u;
         vec gy = load(grad_y + at);
-        const vec *h = trace->states + t * STATE_BLOCK, *decay = trace->decays + t * STATE_BLOCK;
+        const vec *h = trace->states + t * TRACE_BLOCK, *decay = trace->decays + t * TRACE_BLOCK;
         const float *B = k->B + t * k->width + n, *C = k->C + t * k->width + n;
-        vec *dB = trace->sums + 2 * t * STATE_BLOCK, *dC = dB + STATE_BLOCK;
+        vec *dB = trace->sums + 2 * t * TRACE_BLOCK, *dC = dB + TRACE_BLOCK;
         vec by_input = (vec){}, by_exponent = (vec){};
-        UNROLL for (int i = 0; i < STATE_BLOCK; i++) {
+        UNROLL for (int i = 0; i < TRACE_BLOCK; i++) {
             vec a = load(A2 + i * k->channels);
-            vec before = t ? h[i - STATE_BLOCK] : load(state + (n + i) * k->channels + channel);
+            vec before = t ? h[i - TRACE_BLOCK] : load(state + (n + i) * k->channels + channel);
             vec by_h = g[i] + gy * C[i];
             g[i] = decay[i] * by_h;
             vec exponent = g[i] * before; /* the derivative by delta_t A */
             by_input += by_h * B[i];
             by_exponent += exponent * a;
             dA[i] += exponent * delta;
-            dB[i] += by_h * input;
-            dC[i] += gy * h[i];
+            dB[i] = first ? by_h * input : dB[i] + by_h * input;
+            dC[i] = first ? gy * h[i] : dC[i] + gy * h[i];
         }
         vec by_u = by_input * delta, by_delta = by_input * u + by_exponent * (1.0f / LOG2_E);
         if (n == 0) {
@@ -137,7 +138,7 @@ INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float 
         store(grads->u + at, by_u);
         store(grads->delta + at, by_delta);
     }
-    UNROLL for (int i = 0; i < STATE_BLOCK; i++) {
+    UNROLL for (int i = 0; i < TRACE_BLOCK; i++) {
         store(carry + (n + i) * k->channels + channel, g[i]);
         store(grads->A + (n + i) * k->channels + channel, dA[i]);
     }
@@ -145,18 +146,22 @@ INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float 
 }
 
 /* All gradients of a chunk from grad_y (steps, channels); also its y, recomputed from `state`. */
-INLINE void scan_chunk_backward(const Chunk *k, float *state, const float *grad_y, float *y,
+INLINE void scan_chunk_backward(const Chunk *k, const float *state, const float *grad_y, float *y,
                                 float *carry, const Trace *trace, const ChunkGrads *grads) {
-    for (int64_t n = 0; n < k->states; n += STATE_BLOCK) {
-        memset(trace->sums, 0, (size_t)k->steps * 2 * STATE_BLOCK * sizeof(vec));
+    for (int64_t n = 0; n < k->states; n += TRACE_BLOCK) {
         for (int64_t channel = 0; channel < k->channels; channel += LANES) {
-            scan_block(k, n, channel, state, y, trace->states, trace->decays, 1);
-            sweep_block(k, n, channel, state, grad_y, carry, trace, grads);
+            scan_block(k, n, channel, state, NULL, y, trace->states, trace->decays, 1);
+            if (channel)
+                sweep_block(k, n, channel, state, grad_y, carry, trace, grads, 0);
+            else
+                sweep_block(k, n, channel, state, grad_y, carry, trace, grads, 1);
         }
         for (int64_t t = 0; t < k->steps; t++) {
-            const vec *sums = trace->sums + 2 * t * STATE_BLOCK;
-            store(grads->B + t * grads->width + n, lane_sums(sums));
-            store(grads->C + t * grads->width + n, lane_sums(sums + STATE_BLOCK));
+            float sums[2 * TRACE_BLOCK]; /* of dB, then of dC */
+            for (int i = 0; i < 2 * TRACE_BLOCK; i += LANES)
+                store(sums + i, lane_sums(trace->sums + 2 * t * TRACE_BLOCK + i));
+            memcpy(grads->B + t * grads->width + n, sums, sizeof(sums) / 2);
+            memcpy(grads->C + t * grads->width + n, sums + TRACE_BLOCK, sizeof(sums) / 2);
         }
     }
 }

@@ -20,7 +20,7 @@ typedef struct {
 typedef struct {
     float *u, *delta, *y; /* (chunk, channels) */
     float *B, *C;         /* (chunk, states) */
-    float *state;         /* (states, channels) */
+    float *state, *zeros; /* (states, channels); zeros: the state at the start, never written */
 } ScanStage;
 
 static ScanStage take_scan_stage(Arena *arena, const Padded *p) {
@@ -31,6 +31,7 @@ static ScanStage take_scan_stage(Arena *arena, const Padded *p) {
     stage.B = take(arena, p->chunk * p->states);
     stage.C = take(arena, p->chunk * p->states);
     stage.state = take(arena, p->states * p->channels);
+    stage.zeros = take(arena, p->states * p->channels);
     return stage;
 }
 
@@ -75,18 +76,21 @@ INLINE Chunk stage_scan_chunk(const Scan *in, const Padded *p, const Packed *w, 
                    stage->B, stage->C, p->states, w->A, w->D};
 }
 
+INLINE float *kept_of_scan(const Scan *in, const Padded *p, int64_t row, int64_t chunk) {
+    return in->kept + (row * p->kept + chunk - 1) * p->states * p->channels;
+}
+
 static void scan_forward_row(const Scan *in, const Padded *p, const Packed *w, int64_t row,
                              const ScanStage *stage) {
     const Shape *s = &in->shape;
-    const int64_t state_floats = p->states * p->channels;
-    memset(stage->state, 0, state_floats * sizeof(float));
+    const float *state = stage->zeros;
     for (int64_t first = 0; first < s->length; first += p->chunk) {
         int64_t steps = smaller(p->chunk, s->length - first);
-        if (first && in->kept)
-            memcpy(in->kept + (row * p->kept + first / p->chunk - 1) * state_floats, stage->state,
-                   state_floats * sizeof(float));
+        int keep = in->kept && first + steps < s->length;
+        float *after = keep ? kept_of_scan(in, p, row, first / p->chunk + 1) : stage->state;
         Chunk chunk = stage_scan_chunk(in, p, w, row, first, steps, stage);
-        scan_chunk(&chunk, stage->state, stage->y);
+        scan_chunk(&chunk, state, after, stage->y);
+        state = after;
         unstage_rows(stage->y, p->channels, first, steps, s->channels,
                      rows_of(&in->y, s, row, (int)in->reverse));
     }
@@ -100,16 +104,12 @@ static void scan_backward_row(const Scan *in, const ScanGrads *grads, const Padd
     memset(b->grad.state, 0, state_floats * sizeof(float));
     for (int64_t index = p->kept; index >= 0; index--) {
         int64_t first = index * p->chunk, steps = smaller(p->chunk, s->length - first);
-        if (index)
-            memcpy(b->stage.state, in->kept + (row * p->kept + index - 1) * state_floats,
-                   state_floats * sizeof(float));
-        else
-            memset(b->stage.state, 0, state_floats * sizeof(float));
+        const float *state = index ? kept_of_scan(in, p, row, index) : b->stage.zeros;
         Chunk chunk = stage_scan_chunk(in, p, w, row, first, steps, &b->stage);
         stage_rows(rows_of(&in->y, s, row, reverse), first, steps, s->channels, b->grad.y,
                    p->channels);
         ChunkGrads g = {b->grad.u, b->grad.delta, b->grad.B, b->grad.C, p->states, b->A, b->D};
-        scan_chunk_backward(&chunk, b->stage.state, b->grad.y, b->stage.y, b->grad.state,
+        scan_chunk_backward(&chunk, state, b->grad.y, b->stage.y, b->grad.state,
                             &b->trace, &g);
         unstage_rows(b->grad.u, p->channels, first, steps, s->channels,
                      rows_of(&grads->u, s, row, reverse));
