@@ -40,51 +40,54 @@ def _applies(block: "MambaBlock", x: Tensor, axis: int, takes: Callable[[int, in
     return (not joints or axis == -2) and takes(x.shape[-1], block.mlp.fc1.out_features, joints)
 
 
-def _arguments(block: "MambaBlock", axis: int, norm: nn.LayerNorm | None) -> tuple[list, dict]:
-    """The weights and settings that both kernels of a block take, after x."""
-    mixer, mlp = block.mixer, block.mlp
+def _arguments(
+    block: "MambaBlock", axis: int, norm: nn.LayerNorm | None, log: bool = False
+) -> tuple[list, dict]:
+    """The weights and settings that both kernels of a block take, after x.
+
+    log: with each direction's A_log in the place of A.
+    """
+    mixer, mlp, norm1, norm2 = block.mixer, block.mlp, block.norm1, block.norm2
+    fc1, fc2 = mlp.fc1, mlp.fc2
     weights = BlockWeights(
-        block.norm1.weight,
-        block.norm1.bias,
+        norm1.weight,
+        norm1.bias,
         mixer.in_proj.weight,
         mixer.out_proj.weight,
-        block.norm2.weight,
-        block.norm2.bias,
-        mlp.fc1.weight,
-        mlp.fc1.bias,
-        mlp.fc2.weight,
-        mlp.fc2.bias,
+        norm2.weight,
+        norm2.bias,
+        fc1.weight,
+        fc1.bias,
+        fc2.weight,
+        fc2.bias,
     )
-    graphs = [g for g in (mixer.forward_graph, mixer.backward_graph) if g is not None]
-    arguments = [
-        weights,
-        mixer.forward_scan.weights(),
-        mixer.backward_scan.weights(),
-        None if mixer.forward_graph is None else _graph_weights(mixer.forward_graph),
-        None if mixer.backward_graph is None else _graph_weights(mixer.backward_graph),
-        graphs[0].conv.adj if graphs else None,
-    ]
-    settings = {"axis": axis, "norm_eps": block.norm1.eps}
+    directions = mixer.forward_scan.weights(log), mixer.backward_scan.weights(log)
+    graphs = mixer.forward_graph, mixer.backward_graph
+    settings = {"axis": axis, "norm_eps": norm1.eps}
     if norm is not None:
         settings |= {"last_norm": (norm.weight, norm.bias), "last_eps": norm.eps}
-    if graphs:
-        settings["graph_eps"] = graphs[0].norm.eps
-    return arguments, settings
+    adjacency = None
+    for graph in graphs:
+        if graph is not None:
+            adjacency, settings["graph_eps"] = graph.conv.adj, graph.norm.eps
+    graph_weights = (None if graph is None else _graph_weights(graph) for graph in graphs)
+    return [weights, *directions, *graph_weights, adjacency], settings
 
 
 def _graph_weights(graph: "GraphInput") -> GraphWeights:
-    conv = graph.conv
+    norm, conv = graph.norm, graph.conv
+    own, neighbours, batch_norm = conv.own, conv.neighbours, conv.norm
     return GraphWeights(
-        graph.norm.weight,
-        graph.norm.bias,
-        conv.own.weight,
-        conv.own.bias,
-        conv.neighbours.weight,
-        conv.neighbours.bias,
-        conv.norm.weight,
-        conv.norm.bias,
-        conv.norm.running_mean,
-        conv.norm.running_var,
+        norm.weight,
+        norm.bias,
+        own.weight,
+        own.bias,
+        neighbours.weight,
+        neighbours.bias,
+        batch_norm.weight,
+        batch_norm.bias,
+        batch_norm.running_mean,
+        batch_norm.running_var,
     )
 
 
@@ -108,7 +111,7 @@ def fused_training(
     if not _applies(block, x, axis, takes_training):
         return None
     _settle_heap(block)
-    arguments, settings = _arguments(block, axis, norm)
+    arguments, settings = _arguments(block, axis, norm, log=True)
     masks = tuple(block.drop_path.mask(x, axis) for _ in range(2))  # drawn in this order
     y, statistics = block_train(x, *arguments, masks, batch_statistics=block.training, **settings)
     if block.training:

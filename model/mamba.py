@@ -33,14 +33,16 @@ class ScanDirection(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
 
-    def weights(self) -> DirectionWeights:
+    def weights(self, log: bool = False) -> DirectionWeights:
+        """log: with A_log itself in the place of A."""
+        conv, dt_proj = self.conv1d, self.dt_proj
         return DirectionWeights(
-            conv_weight=self.conv1d.weight,
-            conv_bias=self.conv1d.bias,
+            conv_weight=conv.weight,
+            conv_bias=conv.bias,
             x_proj=self.x_proj.weight,
-            dt_proj=self.dt_proj.weight,
-            dt_bias=self.dt_proj.bias,
-            A=-torch.exp(self.A_log),
+            dt_proj=dt_proj.weight,
+            dt_bias=dt_proj.bias,
+            A=self.A_log if log else -torch.exp(self.A_log),
             D=self.D,
         )
 

@@ -333,8 +333,8 @@ def test_structures_are_as_large_as_in_c():
     assert ctypes.sizeof(library.Scan) // 8 == 7 + 4 * 4 + 7 + 4 + 1 + 1
     assert ctypes.sizeof(library.Head) // 8 == 2 + 1 + 3 + 2 + 1
     assert ctypes.sizeof(library.HeadGrads) // 8 == 1 + 3
-    assert ctypes.sizeof(library.Graph) // 8 == 3 + 1 + 6 + 1 + 3 + 3 + 1
-    assert ctypes.sizeof(library.GraphGrads) // 8 == 1 + 2 + 1 + 6
+    assert ctypes.sizeof(library.Graph) // 8 == 3 + 1 + 8 + 1 + 3 + 1 + 1
+    assert ctypes.sizeof(library.GraphGrads) // 8 == 1 + 1 + 1 + 8
     assert ctypes.sizeof(library.Tail) // 8 == 3 + 4 + 7 + 2 + 1 + 1 + 1
     assert ctypes.sizeof(library.TailGrads) // 8 == 2 + 7 + 2
 

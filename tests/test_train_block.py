@@ -155,7 +155,7 @@ def test_strided_inputs_are_read_in_their_order():
 
 def operator_arguments(axis, adjacency, training):
     block, norm = build(CHANNELS, adjacency)
-    (weights, forward, backward, *graphs, adj), _ = _arguments(block, axis, norm)
+    (weights, forward, backward, *graphs, adj), _ = _arguments(block, axis, norm, log=True)
     lists = [
         list(weights),
         [*forward, *backward],
@@ -193,7 +193,7 @@ def test_opcheck(axis, adjacency, training):
 
 def test_wrong_shapes_are_refused_before_the_kernel_reads_them():
     block, norm = build(CHANNELS, ADJACENCY)
-    (weights, *rest), settings = _arguments(block, JOINTS, norm)
+    (weights, *rest), settings = _arguments(block, JOINTS, norm, log=True)
     x = draw(2, 17, CHANNELS)
     with pytest.raises(ValueError, match="fc1"):
         wrong = weights._replace(fc1=weights.fc1[:, 1:])

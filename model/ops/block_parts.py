@@ -50,30 +50,11 @@ def head_backward(
 
 
 # --- graph: n = LN(x), relu(n + BN(Â V n + U n)) --------------------------------------------------
-def _graph(x, w, adjacency, mixed, out, sums, mean, scale, eps):
-    return c.Graph(
-        _rows(x), x.shape[-1], x.shape[-2],
-        *_pointers(x, *w[:-2], adjacency, mixed, out, sums, mean, scale, w.bn_bias), eps,
-    )  # fmt: skip
-
-
-def _batch_statistics(sums: Tensor, channels: int) -> Tensor:
-    """Mean, biased variance and number of values of each joint, over all processes: (3, J).
-
-    sums: (frames, J, 2), each row's mean and sum of squared deviations from it.
-    """
-    means, deviations = sums.unbind(-1)
-    count = sums.new_full(means.shape[1:], float(channels * len(sums)))
-    total = torch.stack((channels * means.sum(0), count))
-    if is_parallel():
-        dist.all_reduce(total)
-    total, count = total
-    divisor = count.clamp(min=1)
-    mean = total / divisor
-    squares = deviations.sum(0) + channels * (means - mean).square().sum(0)
-    if is_parallel():
-        dist.all_reduce(squares)
-    return torch.stack((mean, squares / divisor, count))
+def _graph(x, w, adjacency, mixed, out, statistics, eps) -> tuple[c.Graph, Tensor]:
+    """The structure, and scratch that must live as long."""
+    sums = x.new_empty(_rows(x), 2)
+    pointers = _pointers(x, *w, adjacency, mixed, out, sums, statistics)
+    return c.Graph(_rows(x), x.shape[-1], x.shape[-2], *pointers, eps), sums
 
 
 def graph_forward(
@@ -81,22 +62,26 @@ def graph_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, the mix before BatchNorm, and the statistics (3, J): mean, biased variance,
     number of values. running: mean and variance to use; empty for those of the batch."""
-    mixed, out = torch.empty_like(x), torch.empty_like(x)
-    frames, joints, channels = _rows(x) // x.shape[-2], *x.shape[-2:]
-    sums = x.new_empty(frames, joints, 2)
-    library = native.loaded()
-    c.call(library.mdtf_graph_mix, _graph(x, w, adjacency, mixed, out, sums, None, None, eps))
+    out, mixed, statistics = torch.empty_like(x), torch.empty_like(x), x.new_empty(3, x.shape[-2])
+    struct, _sums = _graph(x, w, adjacency, mixed, out, statistics, eps)
+    c.call(native.loaded().mdtf_graph_mix, struct)
     if running:
-        statistics = torch.stack((*running, torch.ones_like(running[0])))
-    else:
-        statistics = _batch_statistics(sums, channels)
-    mean, var, _ = statistics
-    scale = w.bn_weight * (var + eps).rsqrt()
-    c.call(
-        library.mdtf_graph_output,
-        _graph(x, w, adjacency, mixed, out, sums, mean, scale, eps),
-    )
+        torch.stack((*running, torch.ones_like(running[0])), out=statistics)
+    elif is_parallel():
+        _join_statistics(statistics)
+    c.call(native.loaded().mdtf_graph_output, struct)
     return out, mixed, statistics
+
+
+def _join_statistics(statistics: Tensor) -> None:
+    """From those of this process's values to those of all processes', in place."""
+    mean, var, count = statistics
+    sums = torch.stack((mean * count, count))
+    dist.all_reduce(sums)
+    joint_mean = sums[0] / sums[1].clamp(min=1)
+    squares = count * (var + (mean - joint_mean).square())
+    dist.all_reduce(squares)
+    torch.stack((joint_mean, squares / sums[1].clamp(min=1), sums[1]), out=statistics)
 
 
 def graph_backward(
@@ -108,25 +93,15 @@ def graph_backward(
     saved: what graph_forward returned; batch_statistics: that they were the batch's.
     """
     out, mixed, statistics = saved
-    mean, var, count = statistics
-    inverse_deviation = (var + eps).rsqrt()
-    scale = w.bn_weight * inverse_deviation
-    sums = x.new_empty(_rows(x) // x.shape[-2], x.shape[-2], 2)
-    struct = _graph(x, w, adjacency, mixed, out, sums, mean, scale, eps)
-    library = native.loaded()
-    c.call(library.mdtf_graph_sums, struct, c.GraphGrads(out=by_out.data_ptr()))
-    totals = sums.sum(0).t().contiguous()  # of dy, and of dy (mixed - mean)
-    *by_linears, by_bn_weight, by_bn_bias = by_w
-    torch.mul(totals[1], inverse_deviation, out=by_bn_weight)
-    by_bn_bias.copy_(totals[0])
+    totals = x.new_empty(2, x.shape[-2])
+    struct, _sums = _graph(x, w, adjacency, mixed, out, statistics, eps)
+    grads = c.GraphGrads(*_pointers(by_out, totals, by_x, *by_w))
+    c.call(native.loaded().mdtf_graph_sums, struct, grads)
     if not batch_statistics:
         totals.zero_()  # running ones do not depend on x
     elif is_parallel():
         dist.all_reduce(totals)
-    offset, tilt = totals * (-scale / count.clamp(min=1))
-    tilt *= inverse_deviation.square()
-    grads = c.GraphGrads(*_pointers(by_out, tilt, offset, by_x, *by_linears))
-    c.call(library.mdtf_graph_backward, struct, grads)
+    c.call(native.loaded().mdtf_graph_backward, struct, grads)
 
 
 # --- tail: y = x + out_proj inner, y + MLP(LN(y)), a last norm ------------------------------------

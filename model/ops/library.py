@@ -84,18 +84,14 @@ Head = _structure(
 HeadGrads = _structure(
     "HeadGrads", **dict.fromkeys(("x", "norm_weight", "norm_bias", "weight"), _pointer)
 )
-_GRAPH_LINEARS = (
-    "norm_weight", "norm_bias", "own", "own_bias", "neighbours", "neighbours_bias",
-)  # fmt: skip
-_GRAPH_ROWS = ("adjacency", "mixed", "out", "sums", "mean", "scale", "shift")
+_LEARNT = _GRAPH[:-2]
 Graph = _structure(
     "Graph",
-    rows=_int, channels=_int, joints=_int, x=_pointer,
-    **dict.fromkeys(_GRAPH_LINEARS + _GRAPH_ROWS, _pointer), eps=ctypes.c_float,
+    rows=_int, channels=_int, joints=_int,
+    **dict.fromkeys(("x", *_LEARNT, "adjacency", "mixed", "out", "sums", "statistics"), _pointer),
+    eps=ctypes.c_float,
 )  # fmt: skip
-GraphGrads = _structure(
-    "GraphGrads", **dict.fromkeys(("out", "tilt", "offset", "x", *_GRAPH_LINEARS), _pointer)
-)
+GraphGrads = _structure("GraphGrads", **dict.fromkeys(("out", "totals", "x", *_LEARNT), _pointer))
 _TAIL = (
     "out_proj", "norm_weight", "norm_bias", "fc1", "fc1_bias", "fc2", "fc2_bias",
     "last_weight", "last_bias",

@@ -68,6 +68,7 @@ def _self_check() -> float:
 
         def train(x: Tensor, *weights: Tensor) -> Tensor:
             *arguments, last = _arguments([*weights[:-2], *graph[-2:], *weights[-2:]], adjacency)
+            arguments[1:3] = (d._replace(A=d.A.neg().log()) for d in arguments[1:3])
             return block_train(x, *arguments, (mask, None), last_norm=last, **settings)[0]
 
         learnt = [x, *weights[:-4], *last_norm]  # without the running statistics

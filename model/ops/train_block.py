@@ -17,6 +17,10 @@ from model.ops.block import BlockWeights, GraphWeights, check_block
 from model.ops.definition import DirectionWeights
 from model.ops.operator import Operator, constant_result
 
+# Where the list of both directions' weights has A_log.
+_A = DirectionWeights._fields.index("A")
+_LOGS = (_A, len(DirectionWeights._fields) + _A)
+
 
 @constant_result
 def takes_training(dim: int, hidden: int, joints: int) -> bool:
@@ -42,6 +46,14 @@ def _in_order(graph: list[Tensor], direction: int) -> parts.GraphLearnt:
     return weights._replace(bn_weight=weights.bn_weight.flip(0), bn_bias=weights.bn_bias.flip(0))
 
 
+def _decays(directions: list[Tensor]) -> list[Tensor]:
+    """The directions' weights with A = -exp(A_log) in A_log's place."""
+    directions = _dense(directions)
+    for at in _LOGS:
+        directions[at] = directions[at].exp().neg_()
+    return directions
+
+
 @Operator("mdtf::block_train_forward")
 def _forward(
     x: Tensor,
@@ -65,7 +77,7 @@ def _forward(
 
     running: mean and variance of each graph's BatchNorm, empty for the batch's own."""
     x, w, last_norm = x.contiguous(), BlockWeights(*_dense(block)), _dense(last_norm)
-    directions = _dense(directions)
+    directions = _decays(directions)
     inner_x, z = parts.head_forward(x, w, norm_eps)
     scanned, graphs = [inner_x, inner_x], []
     for d, graph in enumerate((graph_forward, graph_backward)):
@@ -136,7 +148,7 @@ def _backward(
     """The derivatives by x, block, directions, graph_forward, graph_backward and last_norm, one
     after the other."""
     x, grad, w, last_norm = x.contiguous(), grad.contiguous(), _dense(block), _dense(last_norm)
-    w, directions = BlockWeights(*w), _dense(directions)
+    w, directions = BlockWeights(*w), _decays(directions)
     inner_x, z, inner, states, *saved = saved
     before_last = saved.pop(0) if last_norm else None
     by_block, by_directions, by_last = map(_empty_like, (block, directions, last_norm))
@@ -163,6 +175,8 @@ def _backward(
         native.inner_struct(forward, backward, gate, directions, by_y, states),
         native.inner_grads_struct(by_forward, by_backward, by_gate, by_directions),
     )
+    for at in _LOGS:
+        by_directions[at] *= directions[at]  # dA / dA_log = A
     by_graphs = []
     for d, weights, outputs in graphs:
         by_weights = _empty_like(weights)
@@ -255,6 +269,7 @@ def block_train(
 ) -> tuple[Tensor, list[Tensor]]:
     """block.block_forward with gradients: x (B, T, J, C) or (N, L, C) -> same.
 
+    forward, backward: with A_log in the place of A = -exp(A_log).
     masks: what the two branches are multiplied with (DropPath), broadcast over x; None for 1.
     batch_statistics: BatchNorm as in training, over all processes, else by its running statistics.
     Also returned: each graph's statistics (3, J): mean, biased variance and number of values.

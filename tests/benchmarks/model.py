@@ -54,7 +54,8 @@ def clips(batch: int, frames: int = 243) -> Tensor:
 def forward(model: nn.Module, pose: Tensor, backend: str = "auto") -> Callable[[], None]:
     def run() -> None:
         set_default_backend(backend)
-        model.eval()
+        if model.training:  # as evaluation does: once, not for every clip
+            model.eval()
         with torch.inference_mode():
             model(pose)
 
@@ -67,7 +68,9 @@ def training_step(model: MDTF, pose: Tensor, backend: str = "auto") -> Callable[
 
     def run() -> None:
         set_default_backend(backend)
-        model.train().zero_grad()
+        if not model.training:
+            model.train()
+        model.zero_grad()
         lifting_losses(model(pose), target, model.skeleton, weights)["total"].backward()
 
     return run

@@ -3,8 +3,8 @@
  *   n = LN(x);  mixed = Â V n + U n, with biases;  out = relu(n + BN(mixed))
  *
  * BatchNorm has one statistic a joint, of the whole batch, so forward and backward have two passes
- * each. The statistics are the caller's to join (over processes, too): a pass leaves two sums a row.
- * Kept are x, mixed and out. Rows are dense, whole frames of joints.
+ * each, and the caller may join statistics and totals over processes in between. Kept are x, mixed
+ * and out. Rows are dense, whole frames of joints.
  */
 #pragma once
 #include "arena.h"
@@ -15,18 +15,20 @@ typedef struct {
     const float *x;
     const float *norm_weight, *norm_bias;
     const float *own, *own_bias, *neighbours, *neighbours_bias; /* U and V: (channels, channels) */
-    const float *adjacency;      /* (joints, joints), symmetric */
-    float *mixed, *out, *sums;   /* (rows, channels), the same, (rows, 2) */
-    const float *mean, *scale, *shift; /* (joints): BN(m) = (m - mean) scale + shift */
+    const float *bn_weight, *bn_bias; /* (joints) */
+    const float *adjacency;           /* (joints, joints), symmetric */
+    float *mixed, *out, *sums;        /* (rows, channels), the same, (rows, 2): scratch */
+    float *statistics; /* (3, joints): mean, biased variance and number of mixed's values */
     float eps;
 } Graph;
 
 typedef struct {
-    const float *out;           /* (rows, channels): the derivative by out */
-    const float *tilt, *offset; /* (joints): the derivative by mixed is dy scale + offset +
-                                   tilt (mixed - mean), dy that by BN's output */
-    float *x;                   /* (rows, channels), added to */
+    const float *out; /* (rows, channels): the derivative by out */
+    float *totals;    /* (2, joints): the sums of dy and of dy (mixed - mean), dy the derivative by
+                         BatchNorm's output; 0 where the statistics do not depend on x */
+    float *x;         /* (rows, channels), added to */
     float *norm_weight, *norm_bias, *own, *own_bias, *neighbours, *neighbours_bias; /* written */
+    float *bn_weight, *bn_bias;                                                     /* written */
 } GraphGrads;
 
 INLINE int64_t graph_tile(const Graph *in) { return ROW_TILE / in->joints * in->joints; }
@@ -80,14 +82,41 @@ static void graph_mix_tile(const Graph *in, const GraphShared *w, int64_t first,
     }
 }
 
+/* The statistics from those rows, of equally many values each. */
+static void graph_statistics(const Graph *in) {
+    const int64_t joints = in->joints, frames = in->rows / joints;
+    for (int64_t j = 0; j < joints; j++) {
+        double mean = 0, squares = 0;
+        for (int64_t row = j; row < in->rows; row += joints) mean += in->sums[2 * row];
+        mean /= frames ? frames : 1;
+        for (int64_t row = j; row < in->rows; row += joints) {
+            double centred = in->sums[2 * row] - mean;
+            squares += in->sums[2 * row + 1] + in->channels * centred * centred;
+        }
+        in->statistics[j] = mean;
+        in->statistics[joints + j] = squares / (frames ? frames * in->channels : 1);
+        in->statistics[2 * joints + j] = frames * in->channels;
+    }
+}
+
+/* BatchNorm of one joint: (mixed - mean) scale + shift. */
+typedef struct {
+    float mean, inverse_deviation, scale, shift;
+} JointNorm;
+
+INLINE JointNorm joint_norm(const Graph *in, int64_t j) {
+    float inverse_deviation = 1.0f / sqrtf(in->statistics[in->joints + j] + in->eps);
+    return (JointNorm){in->statistics[j], inverse_deviation, in->bn_weight[j] * inverse_deviation,
+                       in->bn_bias[j]};
+}
+
 /* --- forward, second pass: n in out becomes relu(n + BN(mixed)) */
 static void graph_output_tile(const Graph *in, int64_t first, int64_t rows) {
     const int64_t channels = in->channels;
     for (int64_t row = first; row < first + rows; row++) {
-        const int64_t j = row % in->joints;
-        const float mean = in->mean[j], scale = in->scale[j], shift = in->shift[j];
+        const JointNorm bn = joint_norm(in, row % in->joints);
         for (int64_t c = row * channels; c < (row + 1) * channels; c += LANES) {
-            vec y = load(in->out + c) + (load(in->mixed + c) - mean) * scale + shift;
+            vec y = load(in->out + c) + (load(in->mixed + c) - bn.mean) * bn.scale + bn.shift;
             store(in->out + c, max_vec(y, splat(0.0f)));
         }
     }
@@ -103,7 +132,7 @@ static void graph_sums_tile(const Graph *in, const GraphGrads *grads, int64_t fi
         vec sums[LANES] = {0}, products[LANES] = {0};
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = (start + i) * channels;
-            const float mean = in->mean[(start + i) % in->joints];
+            const float mean = in->statistics[(start + i) % in->joints];
             for (int64_t c = at; c < at + channels; c += LANES) {
                 vec dy = through_relu(load(grads->out + c), load(in->out + c));
                 sums[i] += dy;
@@ -111,6 +140,22 @@ static void graph_sums_tile(const Graph *in, const GraphGrads *grads, int64_t fi
             }
         }
         store_pairs(count, lane_sums(sums), lane_sums(products), in->sums + 2 * start);
+    }
+}
+
+/* The totals of those rows, and from them BatchNorm's own gradients. */
+static void graph_totals(const Graph *in, const GraphGrads *grads) {
+    const int64_t joints = in->joints;
+    for (int64_t j = 0; j < joints; j++) {
+        double sum = 0, product = 0;
+        for (int64_t row = j; row < in->rows; row += joints) {
+            sum += in->sums[2 * row];
+            product += in->sums[2 * row + 1];
+        }
+        grads->totals[j] = sum;
+        grads->totals[joints + j] = product;
+        grads->bn_bias[j] = sum;
+        grads->bn_weight[j] = product * joint_norm(in, j).inverse_deviation;
     }
 }
 
@@ -146,13 +191,16 @@ static void graph_backward_tile(const Graph *in, const GraphGrads *grads, int64_
     layer_norm(rows, c, x, c, in->norm_weight, in->norm_bias, in->eps, b->normed, b->statistics);
     for (int64_t r = 0; r < rows; r++) {
         const int64_t j = (first + r) % in->joints, at = (first + r) * c;
-        const float mean = in->mean[j], scale = in->scale[j];
-        const float tilt = grads->tilt[j], offset = grads->offset[j];
+        const JointNorm bn = joint_norm(in, j);
+        const float count = in->statistics[2 * in->joints + j];
+        const float offset = -bn.scale * grads->totals[j] / count;
+        const float tilt = -bn.scale * bn.inverse_deviation * bn.inverse_deviation *
+                           grads->totals[in->joints + j] / count;
         for (int64_t i = 0; i < c; i += LANES) {
             vec dy = through_relu(load(grads->out + at + i), load(in->out + at + i));
             store(b->grad_normed + r * c + i, dy);
             store(b->grad_mixed + r * c + i,
-                  dy * scale + (load(in->mixed + at + i) - mean) * tilt + offset);
+                  dy * bn.scale + (load(in->mixed + at + i) - bn.mean) * tilt + offset);
         }
     }
     memset(b->grad_neighbours, 0, rows * c * sizeof(float));

@@ -262,6 +262,7 @@ EXPORT int mdtf_graph_mix(const Graph *in, int64_t threads) {
         float *neighbours = take(&own, tile * in->channels);
         FOR_FREE_TILES(tile) graph_mix_tile(in, &w, row, count, neighbours);
     }
+    graph_statistics(in);
     free(memory);
     return DONE;
 }
@@ -277,6 +278,7 @@ EXPORT int mdtf_graph_sums(const Graph *in, const GraphGrads *grads, int64_t thr
     const int64_t rows = in->rows, parts = threads;
     int64_t next = 0;
     FOR_EACH_PART FOR_FREE_TILES(ROW_TILE) graph_sums_tile(in, grads, row, count);
+    graph_totals(in, grads);
     return DONE;
 }
 
