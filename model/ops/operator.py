@@ -34,3 +34,8 @@ class Operator:
 
     def register_autograd(self, backward: Callable, setup_context: Callable | None = None) -> None:
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+
+    def impl_autograd(self, function: F) -> F:
+        """In register_autograd's place: a function that applies a torch.autograd.Function."""
+        torch.library.impl(self.name, "Autograd", function)
+        return function

@@ -213,40 +213,61 @@ def _(
     return _empty_like([x, *weights])
 
 
-def _context(ctx, inputs, output) -> None:
-    x, mask1, mask2, *lists, running, adjacency, last_norm = inputs[:10]
-    lists.append(last_norm)
-    ctx.sizes = [len(tensors) for tensors in lists]
-    ctx.running, ctx.settings, ctx.kept = len(running), inputs[10:-1], inputs[-1]
-    weights = [t for tensors in lists for t in tensors]
-    ctx.save_for_backward(x, mask1, mask2, adjacency, *weights, *output[1:])
-    ctx.set_materialize_grads(False)  # what is kept has none, and zeros for it are megabytes
+class _BlockTrain(torch.autograd.Function):
+    """With one flat list of tensors: to take lists apart costs torch.library's own way as long as
+    all else around a small block."""
+
+    @staticmethod
+    def forward(ctx, sizes, settings, keep, *tensors):
+        # The second time, below autograd: a torch.compile sees the operator, not what it calls.
+        with torch._C._AutoDispatchBelowAutograd():
+            x, masks, *lists = _split(tensors, (1, 2, *sizes))
+            *lists, running, adjacency, last_norm = lists
+            out, *saved = torch.ops.mdtf.block_train_forward(
+                *x, *masks, *lists, running, *adjacency, last_norm, *settings, keep
+            )
+        ctx.sizes, ctx.settings, ctx.kept = sizes, settings, keep
+        ctx.save_for_backward(*tensors, *saved)
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)  # zeros for what is kept are megabytes
+        return out, *saved
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        if not ctx.kept:
+            raise RuntimeError("the block ran without keeping what its backward needs")
+        x, masks, *lists, saved = _split(ctx.saved_tensors, (1, 2, *ctx.sizes))
+        *lists, running, adjacency, last_norm = lists
+        by_x, *by_weights = torch.ops.mdtf.block_train_backward(
+            grad, *x, *masks, *lists, *adjacency, last_norm, saved, *ctx.settings, not running
+        )
+        nothing = [None] * (len(running) + 1)  # and the adjacency
+        learnt = len(by_weights) - len(last_norm)
+        return (
+            None, None, None, by_x, None, None, *by_weights[:learnt], *nothing,
+            *by_weights[learnt:],
+        )  # fmt: skip
 
 
-def _autograd(ctx, grads):
-    if not ctx.kept:
-        raise RuntimeError("the block ran without keeping the states that its backward needs")
-    x, mask1, mask2, adjacency, *tensors = ctx.saved_tensors
-    *lists, last_norm, saved = _split(tensors, ctx.sizes)
-    by_x, *by_weights = torch.ops.mdtf.block_train_backward(
-        grads[0], x, mask1, mask2, *lists, adjacency, last_norm, saved, *ctx.settings,
-        not ctx.running,
-    )  # fmt: skip
-    *by_lists, by_last, _ = _split(by_weights, ctx.sizes)
-    settings = [None] * (len(ctx.settings) + 1)
-    return by_x, None, None, *by_lists, [None] * ctx.running, None, by_last, *settings
+@_forward.impl_autograd
+def _(x, mask1, mask2, *rest):
+    *lists, adjacency, last_norm = rest[:7]
+    lists += [adjacency], last_norm
+    tensors = [t for tensors in lists for t in tensors]
+    settings, keep = rest[7:-1], rest[-1]
+    sizes = [len(tensors) for tensors in lists]
+    return list(_BlockTrain.apply(sizes, settings, keep, x, mask1, mask2, *tensors))
 
 
-def _split(tensors: list, sizes: list[int]) -> list[list]:
-    """Consecutive pieces of these sizes, and the rest."""
+def _split(tensors: tuple, sizes: tuple[int, ...]) -> list[list]:
+    """Consecutive pieces of these sizes, and the rest if there is one."""
     pieces, start = [], 0
     for size in sizes:
-        pieces.append(tensors[start : start + size])
+        pieces.append(list(tensors[start : start + size]))
         start += size
-    return [*pieces, tensors[start:]]
+    return [*pieces, list(tensors[start:])] if start < len(tensors) else pieces
 
 
-_forward.register_autograd(_autograd, setup_context=_context)
 _backward.register_autograd(native.no_second_derivative)
 
 
