@@ -154,12 +154,11 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
                                 int64_t first, int64_t count, const BlockScratch *b) {
     const Shape *s = &in->shape;
     const int64_t c = s->channels, rows = count * s->length, tile = block_tile(in);
-    const size_t row_bytes = c * sizeof(float);
 
     for (int64_t start = 0; start < rows; start += tile) {
         int64_t n = smaller(tile, rows - start);
         for (int64_t r = 0; r < n; r++)
-            memcpy(b->x + r * c, group_row(&in->x, s, first, start + r), row_bytes);
+            copy_row(c, group_row(&in->x, s, first, start + r), b->x + r * c);
         layer_norm(n, c, b->x, c, in->norm1_weight, in->norm1_bias, in->norm_eps, b->normed,
                    NULL);
         float *xz = b->xz + start * 2 * c;
@@ -184,7 +183,7 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
     for (int64_t start = 0; start < rows; start += tile) {
         int64_t n = smaller(tile, rows - start);
         for (int64_t r = 0; r < n; r++)
-            memcpy(b->x + r * c, group_row(&in->x, s, first, start + r), row_bytes);
+            copy_row(c, group_row(&in->x, s, first, start + r), b->x + r * c);
         gemm_packed(n, c, c, (Strided){b->y + start * c, c, 1}, w->out_proj, b->x, c, 1);
         layer_norm(n, c, b->x, c, in->norm2_weight, in->norm2_bias, in->norm_eps, b->normed,
                    NULL);
@@ -200,6 +199,6 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
         if (in->last_weight)
             layer_norm(n, c, b->x, c, in->last_weight, in->last_bias, in->last_eps, b->x, NULL);
         for (int64_t r = 0; r < n; r++)
-            memcpy(group_row(&in->out, s, first, start + r), b->x + r * c, row_bytes);
+            copy_row(c, b->x + r * c, group_row(&in->out, s, first, start + r));
     }
 }

@@ -7,6 +7,10 @@
 /* Rows worked off together: enough to make a matrix product fast, few enough to stay in cache. */
 enum { ROW_TILE = 48 };
 
+INLINE void copy_row(int64_t channels, const float *from, float *to) {
+    for (int64_t c = 0; c < channels; c += LANES) store(to + c, load(from + c));
+}
+
 /* Of each of up to LANES rows its mean, and the sum of its squared deviations from it. */
 INLINE void moments(int64_t rows, int64_t channels, const float *x, int64_t x_row, vec *mean,
                     vec *deviation) {

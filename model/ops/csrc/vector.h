@@ -118,14 +118,11 @@ INLINE vec exp2_vec(vec x) {
 }
 #endif
 
-/* 1/x to float32's accuracy, for x from 1 to 2^126: the CPU's estimate and a Newton step take half of
- * the time that a division does. */
+/* 1/x to float32's accuracy, for x from 1 to 2^126. With AVX-512, the CPU's estimate and a Newton step
+ * take half of the time that a division does; AVX2's estimate is too coarse for one step. */
 INLINE vec reciprocal(vec x) {
 #if AVX512
     vec r = (vec)_mm512_rcp14_ps((__m512)x);
-    return r + r * (1.0f - x * r);
-#elif AVX2
-    vec r = (vec)_mm256_rcp_ps((__m256)x);
     return r + r * (1.0f - x * r);
 #else
     return 1.0f / x;
