@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lib.parallel import is_parallel
 from model.ops import native, resolve_backend
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
 from model.ops.operator import constant_result
@@ -114,10 +115,12 @@ def fused_training(
     arguments, settings = _arguments(block, axis, norm, log=True)
     masks = tuple(block.drop_path.mask(x, axis) for _ in range(2))  # drawn in this order
     y, statistics = block_train(x, *arguments, masks, batch_statistics=block.training, **settings)
-    if block.training:
+    if block.training and (x.numel() or is_parallel()):  # a batch of no clips says nothing
         graphs = (block.mixer.forward_graph, block.mixer.backward_graph)
         for graph, seen in zip((g for g in graphs if g is not None), statistics, strict=True):
-            graph.conv.norm.track(*seen)
+            mean, var, count = seen
+            count = count if is_parallel() else x.numel() / x.shape[-2]
+            graph.conv.norm.track(mean, var, count)
     return y
 
 

@@ -61,13 +61,12 @@ class JointNorm(nn.BatchNorm1d):
         return centred * scale[:, None] + bias[:, None]
 
     @torch.no_grad()
-    def track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+    def track(self, mean: Tensor, var: Tensor, count: Tensor | float) -> None:
         """Move the running statistics towards a batch's, in the input's order of joints.
 
         var: biased; count: values behind each.
         """
         self.num_batches_tracked += 1
-        momentum = self.momentum * (count > 0)
-        self.running_mean.lerp_(self._in_order(mean), momentum)
+        self.running_mean.lerp_(self._in_order(mean), self.momentum)
         unbiased = var * (count / (count - 1))
-        self.running_var.lerp_(self._in_order(unbiased), momentum)
+        self.running_var.lerp_(self._in_order(unbiased), self.momentum)
