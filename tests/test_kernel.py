@@ -337,6 +337,8 @@ def test_structures_are_as_large_as_in_c():
     assert ctypes.sizeof(library.GraphGrads) // 8 == 1 + 1 + 1 + 8
     assert ctypes.sizeof(library.Tail) // 8 == 3 + 4 + 7 + 2 + 1 + 1 + 1
     assert ctypes.sizeof(library.TailGrads) // 8 == 2 + 7 + 2
+    parts = (library.Head, library.Graph, library.Graph, library.Inner, library.Tail)
+    assert ctypes.sizeof(library.Train) == sum(map(ctypes.sizeof, parts))
 
 
 def test_torch_compile_sees_an_opaque_operator():

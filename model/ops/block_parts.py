@@ -1,138 +1,205 @@
-"""What a residual block does around its scan, in training: csrc/head.h, graph.h and tail.h.
-
-Plain functions of dense float32 tensors on the CPU, forward and backward, without autograd: see
-train_block.py. Rows are (..., C); weights as BlockWeights and GraphWeights name them.
-"""
+"""A block's tensors as csrc/train.h wants them: its weights, what its forward keeps, structures."""
 
 from collections import namedtuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lib.parallel import is_parallel
 from model.ops import library as c
 from model.ops import native
 from model.ops.block import BlockWeights, GraphWeights
+from model.ops.definition import DirectionWeights
 
 # What is learnt of a graph convolution: all but BatchNorm's running statistics.
 GraphLearnt = namedtuple("GraphLearnt", GraphWeights._fields[:-2])
+
+# Where the list of both directions' weights has A_log.
+_A = DirectionWeights._fields.index("A")
+LOGS = (_A, len(DirectionWeights._fields) + _A)
+
+
+def dense(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [t.contiguous() for t in tensors]
+
+
+def empty_like(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if t is None else t.data_ptr() for t in tensors]
 
 
-def _rows(x: Tensor) -> int:
-    return x.numel() // x.shape[-1]
+class Block(NamedTuple):
+    """A block's input and weights: dense, with decay rates A for A_log, joints in order."""
+
+    x: Tensor  # (..., C)
+    masks: tuple[Tensor | None, Tensor | None]
+    weights: BlockWeights
+    directions: list[Tensor]
+    graphs: list[GraphLearnt | None]  # of both directions
+    adjacency: Tensor | None
+    last_norm: list[Tensor]
+    axis: int
+    eps: tuple[float, float, float]  # of the block's norms, of the last one, of the graphs'
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        mask1: Tensor | None,
+        mask2: Tensor | None,
+        block: list[Tensor],
+        directions: list[Tensor],
+        graph_forward: list[Tensor],
+        graph_backward: list[Tensor],
+        adjacency: Tensor | None,
+        last_norm: list[Tensor],
+        axis: int,
+        *eps: float,
+    ) -> "Block":
+        directions = dense(directions)
+        for at in LOGS:
+            directions[at] = directions[at].exp().neg_()
+        graphs = [GraphLearnt(*dense(g)) if g else None for g in (graph_forward, graph_backward)]
+        if graphs[1]:  # its BatchNorm's joints are reversed
+            weight, bias = graphs[1].bn_weight.flip(0), graphs[1].bn_bias.flip(0)
+            graphs[1] = graphs[1]._replace(bn_weight=weight, bn_bias=bias)
+        weights = BlockWeights(*dense(block))
+        x, last_norm = x.contiguous(), dense(last_norm)
+        return cls(x, (mask1, mask2), weights, directions, graphs, adjacency, last_norm, axis, eps)
+
+    def scanned(self, *tensors: Tensor) -> list[Tensor]:
+        """Views (..., L, C) with the scanned axis at L."""
+        return [t.transpose(self.axis, -2) for t in tensors]
 
 
-# --- head: first, second = in_proj LN(x) ----------------------------------------------------------
-def _head(x: Tensor, w: BlockWeights, outs: tuple[Tensor, Tensor], eps: float):
-    weights = _pointers(w.norm1_weight, w.norm1_bias, w.in_proj)
-    out = (c.Pointer * 2)(*_pointers(*outs))
-    return c.Head(_rows(x), x.shape[-1], x.data_ptr(), *weights, out, eps)
+class Kept(NamedTuple):
+    """What the forward leaves for the backward."""
+
+    inner_x: Tensor  # the head's outputs, (..., C)
+    z: Tensor
+    inner: Tensor  # the scan's output, (..., C)
+    states: Tensor
+    before_last: list[Tensor]  # with a last norm: what that is of
+    graphs: list[list[Tensor]]  # of each that there is: output, mix and statistics (3, J)
+
+    @classmethod
+    def room_for(cls, block: Block, keep: bool) -> "Kept":
+        x = block.x
+        inner_x, z, inner = empty_like([x] * 3)
+        states = native.empty_states(*block.scanned(z), block.directions, keep)
+        graphs = [[*empty_like([x, x]), x.new_empty(3, x.shape[-2])] for g in block.graphs if g]
+        return cls(inner_x, z, inner, states, empty_like([x] * bool(block.last_norm)), graphs)
+
+    def flat(self) -> list[Tensor]:
+        return [*self[:4], *self.before_last, *(t for graph in self.graphs for t in graph)]
+
+    @classmethod
+    def of(cls, tensors: list[Tensor], block: Block) -> "Kept":
+        """flat(), backwards."""
+        start = 5 if block.last_norm else 4
+        graphs = [tensors[i : i + 3] for i in range(start, len(tensors), 3)]
+        return cls(*tensors[:4], tensors[4:start], graphs)
+
+    def statistics(self) -> list[Tensor]:
+        return [graph[2] for graph in self.graphs]
+
+    def per_direction(self, block: Block) -> list[list[Tensor] | None]:
+        """graphs, with None where a direction has none."""
+        rest = iter(self.graphs)
+        return [next(rest) if graph else None for graph in block.graphs]
 
 
-def head_forward(x: Tensor, w: BlockWeights, eps: float) -> tuple[Tensor, Tensor]:
-    outs = torch.empty_like(x), torch.empty_like(x)
-    c.call(native.loaded().mdtf_head_forward, _head(x, w, outs, eps))
-    return outs
+def train_struct(
+    block: Block, kept: Kept, head_out: tuple[Tensor, Tensor], inner_out: Tensor, out: Tensor
+) -> tuple[c.Train, list[Tensor]]:
+    """The structure, and scratch that must live as long.
 
-
-def head_backward(
-    by_outs: tuple[Tensor, Tensor], x: Tensor, w: BlockWeights, eps: float,
-    by_x: Tensor, by_w: BlockWeights,
-) -> None:  # fmt: skip
-    """Adds to by_x, writes the weights' gradients to by_w."""
-    grads = c.HeadGrads(*_pointers(by_x, by_w.norm1_weight, by_w.norm1_bias, by_w.in_proj))
-    c.call(native.loaded().mdtf_head_backward, _head(x, w, by_outs, eps), grads)
-
-
-# --- graph: n = LN(x), relu(n + BN(Â V n + U n)) --------------------------------------------------
-def _graph(x, w, adjacency, mixed, out, statistics, eps) -> tuple[c.Graph, Tensor]:
-    """The structure, and scratch that must live as long."""
-    sums = x.new_empty(_rows(x), 2)
-    pointers = _pointers(x, *w, adjacency, mixed, out, sums, statistics)
-    return c.Graph(_rows(x), x.shape[-1], x.shape[-2], *pointers, eps), sums
-
-
-def graph_forward(
-    x: Tensor, w: GraphLearnt, adjacency: Tensor, running: list[Tensor], eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, the mix before BatchNorm, and the statistics (3, J): mean, biased variance,
-    number of values. running: mean and variance to use; empty for those of the batch."""
-    out, mixed, statistics = torch.empty_like(x), torch.empty_like(x), x.new_empty(3, x.shape[-2])
-    struct, _sums = _graph(x, w, adjacency, mixed, out, statistics, eps)
-    c.call(native.loaded().mdtf_graph_mix, struct)
-    if running:
-        torch.stack((*running, torch.ones_like(running[0])), out=statistics)
-    elif is_parallel():
-        _join_statistics(statistics)
-    c.call(native.loaded().mdtf_graph_output, struct)
-    return out, mixed, statistics
-
-
-def _join_statistics(statistics: Tensor) -> None:
-    """From those of this process's values to those of all processes', in place."""
-    mean, var, count = statistics
-    sums = torch.stack((mean * count, count))
-    dist.all_reduce(sums)
-    joint_mean = sums[0] / sums[1].clamp(min=1)
-    squares = count * (var + (mean - joint_mean).square())
-    dist.all_reduce(squares)
-    torch.stack((joint_mean, squares / sums[1].clamp(min=1), sums[1]), out=statistics)
-
-
-def graph_backward(
-    by_out: Tensor, x: Tensor, w: GraphLearnt, adjacency: Tensor, saved: list[Tensor],
-    batch_statistics: bool, eps: float, by_x: Tensor, by_w: list[Tensor],
-) -> None:  # fmt: skip
-    """Adds to by_x, writes the weights' gradients to by_w, BatchNorm's included.
-
-    saved: what graph_forward returned; batch_statistics: that they were the batch's.
+    head_out, inner_out, out: outputs, or the derivatives by them.
     """
-    out, mixed, statistics = saved
-    totals = x.new_empty(2, x.shape[-2])
-    struct, _sums = _graph(x, w, adjacency, mixed, out, statistics, eps)
-    grads = c.GraphGrads(*_pointers(by_out, totals, by_x, *by_w))
-    c.call(native.loaded().mdtf_graph_sums, struct, grads)
-    if not batch_statistics:
-        totals.zero_()  # running ones do not depend on x
-    elif is_parallel():
-        dist.all_reduce(totals)
-    c.call(native.loaded().mdtf_graph_backward, struct, grads)
-
-
-# --- tail: y = x + out_proj inner, y + MLP(LN(y)), a last norm ------------------------------------
-def _tail(x, inner, masks, w, last_norm, before_last, out, eps, last_eps):
-    weights = w[3:]  # from out_proj on
-    return c.Tail(
-        _rows(x), x.shape[-1], w.fc1.shape[0],
-        *_pointers(x, inner, *masks, *weights, *(last_norm or (None, None)), before_last, out),
-        eps, last_eps,
+    x, w = block.x, block.weights
+    rows, channels = x.numel() // x.shape[-1], x.shape[-1]
+    norm_eps, last_eps, graph_eps = block.eps
+    head = c.Head(
+        rows, channels, *_pointers(x, w.norm1_weight, w.norm1_bias, w.in_proj),
+        (c.Pointer * 2)(*_pointers(*head_out)), norm_eps,
     )  # fmt: skip
+    graphs, scratch, scans = [], [], []
+    for weights, saved in zip(block.graphs, kept.per_direction(block), strict=True):
+        if saved is None:
+            graphs.append(c.Graph())
+            scans.append(kept.inner_x)
+            continue
+        graph_out, mixed, statistics = saved
+        scratch.append(x.new_empty(rows, 2))
+        pointers = _pointers(
+            kept.inner_x, *weights, block.adjacency, mixed, graph_out, scratch[-1], statistics
+        )
+        graphs.append(c.Graph(rows, channels, x.shape[-2], *pointers, graph_eps))
+        scans.append(graph_out)
+    forward, backward, gate, y = block.scanned(*scans, kept.z, inner_out)
+    inner = native.inner_struct(forward, backward, gate, block.directions, y, kept.states)
+    last_norm, before_last = block.last_norm or (None, None), kept.before_last or (None,)
+    tail = c.Tail(
+        rows, channels, w.fc1.shape[0],
+        *_pointers(x, kept.inner, *block.masks, *w[3:], *last_norm, *before_last, out),
+        norm_eps, last_eps,
+    )  # fmt: skip
+    return c.Train(head, (c.Graph * 2)(*graphs), inner, tail), scratch
 
 
-def tail_forward(
-    x: Tensor, inner: Tensor, masks: tuple[Tensor | None, Tensor | None], w: BlockWeights,
-    last_norm: list[Tensor], eps: float, last_eps: float,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """The output, and with a last norm what that is of. masks: one factor a row, None for 1."""
-    out, before = torch.empty_like(x), torch.empty_like(x) if last_norm else None
-    struct = _tail(x, inner, masks, w, last_norm, before, out, eps, last_eps)
-    c.call(native.loaded().mdtf_tail_forward, struct)
-    return out, before
+class Gradients(NamedTuple):
+    """Of a block, to be written; the graphs' in the order of Block.graphs, joints in order."""
+
+    x: Tensor
+    weights: BlockWeights
+    directions: list[Tensor]
+    graphs: list[GraphLearnt | None]
+    last_norm: list[Tensor]
+
+    @classmethod
+    def room_for(cls, block: Block) -> "Gradients":
+        graphs = [GraphLearnt(*empty_like(g)) if g else None for g in block.graphs]
+        (x,), directions, last = map(empty_like, ([block.x], block.directions, block.last_norm))
+        return cls(x, BlockWeights(*empty_like(block.weights)), directions, graphs, last)
+
+    def flat(self, block: Block) -> list[Tensor]:
+        """By x and the weights as they were given: A_log, reversed joints."""
+        for at in LOGS:
+            self.directions[at].mul_(block.directions[at])  # dA / dA_log = A
+        forward, backward = (list(g or ()) for g in self.graphs)
+        backward[-2:] = [t.flip(0) for t in backward[-2:]]
+        return [self.x, *self.weights, *self.directions, *forward, *backward, *self.last_norm]
 
 
-def tail_backward(
-    by_out: Tensor, x: Tensor, inner: Tensor, masks: tuple[Tensor | None, Tensor | None],
-    w: BlockWeights, last_norm: list[Tensor], before_last: Tensor | None, eps: float,
-    last_eps: float, by_w: BlockWeights, by_last_norm: list[Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The derivatives by x and inner; the weights' go to by_w and by_last_norm."""
-    by_x, by_inner = torch.empty_like(x), torch.empty_like(x)
-    struct = _tail(x, inner, masks, w, last_norm, before_last, by_out, eps, last_eps)
-    grads = c.TailGrads(*_pointers(by_x, by_inner, *by_w[3:], *by_last_norm))
-    c.call(native.loaded().mdtf_tail_backward, struct, grads)
-    return by_x, by_inner
+def grads_struct(
+    block: Block, by: Gradients, by_head: tuple[Tensor, Tensor], by_inner: Tensor
+) -> tuple[c.TrainGrads, list[Tensor | None]]:
+    """The structure, and of each graph the totals (2, J) that it exchanges.
+
+    by_head, by_inner: scratch for the derivatives by the head's outputs and the scan's output.
+    """
+    by_inner_x, by_z = by_head
+    w = by.weights
+    graphs, totals, by_scans = [], [], []
+    for weights in by.graphs:
+        if weights is None:
+            graphs.append(c.GraphGrads())
+            totals.append(None)
+            by_scans.append(by_inner_x)
+            continue
+        by_scans.append(torch.empty_like(by_inner_x))
+        totals.append(by_z.new_empty(2, by_z.shape[-2]))
+        graphs.append(c.GraphGrads(*_pointers(by_scans[-1], totals[-1], by_inner_x, *weights)))
+    inner = native.inner_grads_struct(*block.scanned(*by_scans, by_z), by.directions)
+    last_norm = by.last_norm or (None, None)
+    struct = c.TrainGrads(
+        c.HeadGrads(*_pointers(by.x, w.norm1_weight, w.norm1_bias, w.in_proj)),
+        (c.GraphGrads * 2)(*graphs),
+        inner,
+        c.TailGrads(*_pointers(by.x, by_inner, *w[3:], *last_norm)),
+    )
+    return struct, [*totals, *by_scans]

@@ -1,7 +1,7 @@
 """The compiled kernels' C interface: structures, argument types, thread count.
 
-The structures are field for field those of csrc/inner.h, scan_op.h, block.h, head.h, graph.h and
-tail.h.
+The structures are field for field those of csrc/inner.h, scan_op.h, block.h, head.h, graph.h,
+tail.h and train.h.
 """
 
 import ctypes
@@ -103,6 +103,10 @@ Tail = _structure(
     eps=ctypes.c_float, last_eps=ctypes.c_float,
 )  # fmt: skip
 TailGrads = _structure("TailGrads", **dict.fromkeys(("x", "inner", *_TAIL), _pointer))
+Train = _structure("Train", head=Head, graph=Graph * 2, inner=Inner, tail=Tail)
+TrainGrads = _structure(
+    "TrainGrads", head=HeadGrads, graph=GraphGrads * 2, inner=InnerGrads, tail=TailGrads
+)
 
 
 def view(x: Tensor) -> ctypes.Structure:
@@ -138,10 +142,8 @@ def open_library() -> ctypes.CDLL:
     library.mdtf_kept_floats.restype = _int
     library.mdtf_heap_give_back.argtypes = [_int]
     library.mdtf_kept_floats.argtypes = [_pointer]
-    forwards = [f"{name}_forward" for name in ("inner", "scan", "block", "head", "tail")]
-    for name in (*forwards, "graph_mix", "graph_output"):
+    for name in ("inner_forward", "scan_forward", "block_forward", "train_enter", "train_leave"):
         getattr(library, f"mdtf_{name}").argtypes = [_pointer, _int]
-    backwards = [f"{name}_backward" for name in ("inner", "scan", "head", "graph", "tail")]
-    for name in (*backwards, "graph_sums"):
-        getattr(library, f"mdtf_{name}").argtypes = [_pointer, _pointer, _int]
+    for name in ("inner", "scan", "train_enter", "train_leave"):
+        getattr(library, f"mdtf_{name}_backward").argtypes = [_pointer, _pointer, _int]
     return library

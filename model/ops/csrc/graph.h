@@ -11,7 +11,7 @@
 #include "rows.h"
 
 typedef struct {
-    int64_t rows, channels, joints;
+    int64_t rows, channels, joints; /* joints: 0 for no graph convolution */
     const float *x;
     const float *norm_weight, *norm_bias;
     const float *own, *own_bias, *neighbours, *neighbours_bias; /* U and V: (channels, channels) */
@@ -163,7 +163,7 @@ static void graph_totals(const Graph *in, const GraphGrads *grads) {
 typedef struct {
     float *normed, *grad_normed, *grad_mixed, *grad_neighbours; /* (tile, channels) */
     float *statistics;                                          /* (tile, 2) */
-    GraphGrads grads;                                           /* sums; the last pieces */
+    GraphGrads grads;                                           /* sums */
 } GraphBackwardScratch;
 
 static GraphBackwardScratch take_graph_backward_scratch(Arena *arena, const Graph *in) {
@@ -174,13 +174,29 @@ static GraphBackwardScratch take_graph_backward_scratch(Arena *arena, const Grap
     b.grad_mixed = take(arena, dense);
     b.grad_neighbours = take(arena, dense);
     b.statistics = take(arena, 2 * graph_tile(in));
-    b.grads.norm_weight = take(arena, c);
-    b.grads.norm_bias = take(arena, c);
-    b.grads.own = take(arena, c * c);
-    b.grads.own_bias = take(arena, c);
-    b.grads.neighbours = take(arena, c * c);
-    b.grads.neighbours_bias = take(arena, c);
     return b;
+}
+
+static GraphGrads take_graph_grads(Arena *arena, const Graph *in) {
+    GraphGrads g = {0};
+    const int64_t c = in->channels;
+    g.norm_weight = take(arena, c);
+    g.norm_bias = take(arena, c);
+    g.own = take(arena, c * c);
+    g.own_bias = take(arena, c);
+    g.neighbours = take(arena, c * c);
+    g.neighbours_bias = take(arena, c);
+    return g;
+}
+
+static void give_graph_grads(const Graph *in, const GraphGrads *from, const GraphGrads *to) {
+    const int64_t c = in->channels;
+    copy_floats(c, from->norm_weight, to->norm_weight);
+    copy_floats(c, from->norm_bias, to->norm_bias);
+    copy_floats(c * c, from->own, to->own);
+    copy_floats(c, from->own_bias, to->own_bias);
+    copy_floats(c * c, from->neighbours, to->neighbours);
+    copy_floats(c, from->neighbours_bias, to->neighbours_bias);
 }
 
 static void graph_backward_tile(const Graph *in, const GraphGrads *grads, int64_t first,

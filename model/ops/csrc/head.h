@@ -42,7 +42,7 @@ static void head_forward_tile(const Head *in, const float *packed, int64_t first
 typedef struct {
     float *normed, *grad_normed; /* (tile, channels) */
     float *statistics;           /* (tile, 2) */
-    HeadGrads grads;             /* sums; the last pieces */
+    HeadGrads grads;             /* sums */
 } HeadBackwardScratch;
 
 static HeadBackwardScratch take_head_backward_scratch(Arena *arena, const Head *in) {
@@ -51,10 +51,19 @@ static HeadBackwardScratch take_head_backward_scratch(Arena *arena, const Head *
     b.normed = take(arena, ROW_TILE * c);
     b.grad_normed = take(arena, ROW_TILE * c);
     b.statistics = take(arena, 2 * ROW_TILE);
-    b.grads.norm_weight = take(arena, c);
-    b.grads.norm_bias = take(arena, c);
-    b.grads.weight = take(arena, 2 * c * c);
     return b;
+}
+
+static HeadGrads take_head_grads(Arena *arena, const Head *in) {
+    const int64_t c = in->channels;
+    return (HeadGrads){NULL, take(arena, c), take(arena, c), take(arena, 2 * c * c)};
+}
+
+static void give_head_grads(const Head *in, const HeadGrads *from, const HeadGrads *to) {
+    const int64_t c = in->channels;
+    copy_floats(c, from->norm_weight, to->norm_weight);
+    copy_floats(c, from->norm_bias, to->norm_bias);
+    copy_floats(2 * c * c, from->weight, to->weight);
 }
 
 static void head_backward_tile(const Head *in, const HeadGrads *grads, int64_t first, int64_t rows,

@@ -10,11 +10,11 @@ typedef struct {
     float *grad_projected;               /* (chunk, projected) */
     float *grad_conv; /* (chunk + taps - 1, channels): and of the steps after the chunk */
     float *carry;     /* (states, channels) */
-    Packed grads[DIRECTIONS];
+    Packed grads[DIRECTIONS]; /* sums */
 } BackwardScratch;
 
 static BackwardScratch take_backward_scratch(Arena *arena, const Shape *s, const Padded *p) {
-    BackwardScratch b;
+    BackwardScratch b = {0};
     int64_t dense = p->chunk * p->channels;
     b.stage = take_stage(arena, s, p, 1);
     b.trace = trace_in(take(arena, TRACE_FLOATS));
@@ -25,8 +25,11 @@ static BackwardScratch take_backward_scratch(Arena *arena, const Shape *s, const
     b.grad_projected = take(arena, p->chunk * p->projected);
     b.grad_conv = take(arena, dense + (s->taps - 1) * p->channels);
     b.carry = take(arena, p->states * p->channels);
-    for (int d = 0; d < DIRECTIONS; d++) b.grads[d] = take_packed(arena, s, p, 0);
     return b;
+}
+
+static void take_inner_grads(Arena *arena, const Shape *s, const Padded *p, Packed *grads) {
+    for (int d = 0; d < DIRECTIONS; d++) grads[d] = take_packed(arena, s, p, 0);
 }
 
 /* Through the gate: grad_y, and z's gradient but for the factor y, which is not known yet. */

@@ -8,12 +8,9 @@
  * Every function returns 0, or OUT_OF_MEMORY having written nothing of use.
  */
 #include "block.h"
-#include "graph.h"
-#include "head.h"
 #include "heap.h"
-#include "inner_backward.h"
 #include "scan_op.h"
-#include "tail.h"
+#include "train.h"
 
 #define EXPORT __attribute__((visibility("default")))
 enum { DONE = 0, OUT_OF_MEMORY = 1 };
@@ -58,8 +55,8 @@ INLINE int64_t backward_parts(int64_t rows, int64_t threads) {
     for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; row++)
 
 /* In the forward: whoever is free takes the next `count` sequences (or rows of a half block). */
-#define FOR_FREE_ROWS(count)                                                           \
-    for (int64_t row; (row = __atomic_fetch_add(&next, (count), __ATOMIC_RELAXED)) < rows;)
+#define FOR_FREE_ROWS(rows, count)                                                     \
+    for (int64_t row; (row = __atomic_fetch_add(&next, (count), __ATOMIC_RELAXED)) < (rows);)
 
 /* Adds every other part's gradients to the first's, in the order of the parts. The gradients are
  * the last pieces of a part's scratch, from `from` on. */
@@ -89,10 +86,15 @@ EXPORT int mdtf_inner_forward(const Inner *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = OWN(part);
         Stage stage = take_stage(&own, s, &p, 0);
-        FOR_FREE_ROWS(1) inner_forward_row(in, &p, packed, row, &stage);
+        FOR_FREE_ROWS(rows, 1) inner_forward_row(in, &p, packed, row, &stage);
     }
     free(memory);
     return DONE;
+}
+
+static void take_inner_scratch(Arena *arena, const Shape *s, const Padded *p, BackwardScratch *b) {
+    *b = take_backward_scratch(arena, s, p);
+    take_inner_grads(arena, s, p, b->grads);
 }
 
 EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t threads) {
@@ -102,15 +104,17 @@ EXPORT int mdtf_inner_backward(const Inner *in, const InnerGrads *grads, int64_t
     const int64_t parts = backward_parts(rows, threads);
 
     Packed packed[DIRECTIONS];
-    ALLOCATE(take_directions(&measure, in, &p, packed), take_backward_scratch(&measure, s, &p));
+    BackwardScratch total;
+    ALLOCATE(take_directions(&measure, in, &p, packed), take_inner_scratch(&measure, s, &p, &total));
     take_directions(&shared, in, &p, packed);
     FOR_EACH_PART {
         Arena own = OWN(part);
-        BackwardScratch scratch = take_backward_scratch(&own, s, &p);
+        BackwardScratch scratch;
+        take_inner_scratch(&own, s, &p, &scratch);
         FOR_EACH_ROW inner_backward_row(in, grads, &p, packed, row, &scratch);
     }
     Arena first = {PART(0), 0};
-    BackwardScratch total = take_backward_scratch(&first, s, &p);
+    take_inner_scratch(&first, s, &p, &total);
     add_parts(first.base, part_floats, parts, total.grads[0].conv_weight);
     for (int d = 0; d < DIRECTIONS; d++) unpack(s, &p, &total.grads[d], &grads->weights[d]);
     free(memory);
@@ -145,7 +149,7 @@ EXPORT int mdtf_scan_forward(const Scan *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = OWN(part);
         ScanStage stage = take_scan_stage(&own, &p);
-        FOR_FREE_ROWS(1) scan_forward_row(in, &p, &w, row, &stage);
+        FOR_FREE_ROWS(rows, 1) scan_forward_row(in, &p, &w, row, &stage);
     }
     free(memory);
     return DONE;
@@ -200,7 +204,7 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
     FOR_EACH_PART {
         Arena own = OWN(part);
         BlockScratch scratch = take_block_scratch(&own, in, &p);
-        FOR_FREE_ROWS(group)
+        FOR_FREE_ROWS(rows, group)
         block_forward_group(in, &p, &w, row, smaller(group, rows - row), &scratch);
     }
     free(memory);
@@ -208,143 +212,165 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
 }
 
 /* Tiles of rows: in a forward taken by who is free, in a backward those of a part. */
-#define FOR_FREE_TILES(tile)                                                                  \
-    for (int64_t row, count; (row = __atomic_fetch_add(&next, (tile), __ATOMIC_RELAXED),       \
-                              count = smaller((tile), rows - row), row < rows);)
-#define FOR_EACH_TILE(tile)                                                                   \
-    for (int64_t t = tiles * part / parts, row, count;                                        \
-         row = t * (tile), count = smaller((tile), in->rows - row), t < tiles * (part + 1) / parts; \
+#define FOR_FREE_TILES(rows, tile)                                                            \
+    for (int64_t row, count; row = __atomic_fetch_add(&next, (tile), __ATOMIC_RELAXED),        \
+                             count = smaller((tile), (rows) - row), row < (rows);)
+#define FOR_EACH_TILE(rows, tile)                                                             \
+    for (int64_t t = tile_count(rows, tile) * part / parts, row, count;                       \
+         row = t * (tile), count = smaller((tile), (rows) - row),                             \
+         t < tile_count(rows, tile) * (part + 1) / parts;                                     \
          t++)
+INLINE int64_t tile_count(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; }
 
-EXPORT int mdtf_head_forward(const Head *in, int64_t threads) {
-    const int64_t rows = in->rows, parts = threads;
+static void take_enter_shared(Arena *arena, const Train *in, TrainShared *w) {
+    w->head = take_head_packed(arena, &in->head);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints) w->graph[d] = take_graph_shared(arena, &in->graph[d]);
+}
+
+static void take_leave_shared(Arena *arena, const Train *in, const Padded *p, TrainShared *w) {
+    w->head = take_head_packed(arena, &in->head);
+    take_directions(arena, &in->inner, p, w->inner);
+    w->tail = take_tail_shared(arena, &in->tail);
+}
+
+/* With graphs: the head, their mixes and the statistics of those. */
+EXPORT int mdtf_train_enter(const Train *in, int64_t threads) {
+    const Padded p = padded_sizes(&in->inner.shape);
+    const Graph *any = &in->graph[in->graph[0].joints ? 0 : 1];
+    const int64_t rows = in->head.rows, tile = graph_tile(any), parts = threads;
     int64_t next = 0;
-    ALLOCATE(take_head_packed(&measure, in), take(&measure, ROW_TILE * in->channels));
+    TrainShared w;
+    ALLOCATE(take_enter_shared(&measure, in, &w), take_train_scratch(&measure, in, &p));
 
-    const float *packed = take_head_packed(&shared, in);
+    take_enter_shared(&shared, in, &w);
     FOR_EACH_PART {
         Arena own = OWN(part);
-        float *normed = take(&own, ROW_TILE * in->channels);
-        FOR_FREE_TILES(ROW_TILE) head_forward_tile(in, packed, row, count, normed);
+        const TrainScratch scratch = take_train_scratch(&own, in, &p);
+        FOR_FREE_TILES(rows, tile) enter_tile(in, &w, row, count, &scratch);
+    }
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints) graph_statistics(&in->graph[d]);
+    free(memory);
+    return DONE;
+}
+
+/* The rest; without a graph the whole block. */
+EXPORT int mdtf_train_leave(const Train *in, int64_t threads) {
+    const Padded p = padded_sizes(&in->inner.shape);
+    const int64_t rows = in->head.rows, sequences = sequence_count(in), group = train_group(in);
+    const int64_t parts = threads;
+    int64_t next = 0;
+    TrainShared w;
+    ALLOCATE(take_leave_shared(&measure, in, &p, &w), take_train_scratch(&measure, in, &p));
+
+    take_leave_shared(&shared, in, &p, &w);
+    if (dense_sequences(in)) {
+        FOR_EACH_PART {
+            Arena own = OWN(part);
+            const TrainScratch scratch = take_train_scratch(&own, in, &p);
+            FOR_FREE_TILES(sequences, group) leave_group(in, &p, &w, row, count, &scratch);
+        }
+    } else {
+        FOR_EACH_PART {
+            Arena own = OWN(part);
+            const TrainScratch scratch = take_train_scratch(&own, in, &p);
+            FOR_FREE_TILES(rows, ROW_TILE)
+            head_forward_tile(&in->head, w.head, row, count, scratch.rows);
+        }
+        next = 0;
+        FOR_EACH_PART {
+            Arena own = {PART(part), 0};
+            const TrainScratch scratch = take_train_scratch(&own, in, &p);
+            FOR_FREE_ROWS(sequences, 1)
+            inner_forward_row(&in->inner, &p, w.inner, row, &scratch.stage);
+        }
+        next = 0;
+        FOR_EACH_PART {
+            Arena own = {PART(part), 0};
+            const TrainScratch scratch = take_train_scratch(&own, in, &p);
+            FOR_FREE_TILES(rows, ROW_TILE)
+            tail_forward_tile(&in->tail, &w.tail, row, count, &scratch.tail);
+        }
     }
     free(memory);
     return DONE;
 }
 
-EXPORT int mdtf_head_backward(const Head *in, const HeadGrads *grads, int64_t threads) {
-    const int64_t tiles = (in->rows + ROW_TILE - 1) / ROW_TILE, c = in->channels;
-    const int64_t parts = backward_parts(tiles, threads);
-    ALLOCATE((void)0, take_head_backward_scratch(&measure, in));
+/* Back to the graphs, whose totals it leaves; without a graph through the whole block. */
+EXPORT int mdtf_train_leave_backward(const Train *in, const TrainGrads *grads, int64_t threads) {
+    const Padded p = padded_sizes(&in->inner.shape);
+    const int64_t all_rows = in->head.rows, rows = sequence_count(in), group = train_group(in);
+    const int dense = dense_sequences(in);
+    const int64_t parts = backward_parts(dense ? tile_count(rows, group) : rows, threads);
+    TrainShared w;
+    TrainBackwardScratch total;
+    ALLOCATE(take_leave_shared(&measure, in, &p, &w),
+             take_leave_scratch(&measure, in, &p, &total));
 
+    take_leave_shared(&shared, in, &p, &w);
     FOR_EACH_PART {
         Arena own = OWN(part);
-        const HeadBackwardScratch scratch = take_head_backward_scratch(&own, in);
-        FOR_EACH_TILE(ROW_TILE) head_backward_tile(in, grads, row, count, &scratch);
+        TrainBackwardScratch scratch;
+        take_leave_scratch(&own, in, &p, &scratch);
+        if (dense) {
+            FOR_EACH_TILE(rows, group)
+            leave_backward_group(in, grads, &p, &w, row, count, &scratch);
+        } else {
+            FOR_EACH_TILE(all_rows, ROW_TILE)
+            tail_backward_tile(&in->tail, &grads->tail, &w.tail, row, count, &scratch.tail);
+        }
+    }
+    if (!dense) {
+        FOR_EACH_PART {
+            Arena own = {PART(part), 0};
+            TrainBackwardScratch scratch;
+            take_leave_scratch(&own, in, &p, &scratch);
+            FOR_EACH_ROW
+            inner_backward_row(&in->inner, &grads->inner, &p, w.inner, row, &scratch.inner);
+        }
+        FOR_EACH_PART {
+            Arena own = {PART(part), 0};
+            TrainBackwardScratch scratch;
+            take_leave_scratch(&own, in, &p, &scratch);
+            FOR_EACH_TILE(all_rows, ROW_TILE)
+            head_backward_tile(&in->head, &grads->head, row, count, &scratch.head);
+        }
     }
     Arena first = {PART(0), 0};
-    const HeadGrads total = take_head_backward_scratch(&first, in).grads;
-    add_parts(first.base, part_floats, parts, total.norm_weight);
-    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
-    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
-    memcpy(grads->weight, total.weight, 2 * c * c * sizeof(float));
-    free(memory);
-    return DONE;
-}
-
-EXPORT int mdtf_graph_mix(const Graph *in, int64_t threads) {
-    const int64_t rows = in->rows, tile = graph_tile(in), parts = threads;
-    int64_t next = 0;
-    ALLOCATE(take_graph_shared(&measure, in), take(&measure, tile * in->channels));
-
-    const GraphShared w = take_graph_shared(&shared, in);
-    FOR_EACH_PART {
-        Arena own = OWN(part);
-        float *neighbours = take(&own, tile * in->channels);
-        FOR_FREE_TILES(tile) graph_mix_tile(in, &w, row, count, neighbours);
+    const float *sums = take_leave_scratch(&first, in, &p, &total);
+    add_parts(first.base, part_floats, parts, sums);
+    give_tail_grads(&in->tail, &total.tail.grads, &grads->tail);
+    for (int d = 0; d < DIRECTIONS; d++) {
+        unpack(&in->inner.shape, &p, &total.inner.grads[d], &grads->inner.weights[d]);
+        if (in->graph[d].joints) graph_totals(&in->graph[d], &grads->graph[d]);
     }
-    graph_statistics(in);
+    if (!has_graph(in)) give_head_grads(&in->head, &total.head.grads, &grads->head);
     free(memory);
     return DONE;
 }
 
-EXPORT int mdtf_graph_output(const Graph *in, int64_t threads) {
-    const int64_t rows = in->rows, parts = threads;
-    int64_t next = 0;
-    FOR_EACH_PART FOR_FREE_TILES(ROW_TILE) graph_output_tile(in, row, count);
-    return DONE;
-}
-
-EXPORT int mdtf_graph_sums(const Graph *in, const GraphGrads *grads, int64_t threads) {
-    const int64_t rows = in->rows, parts = threads;
-    int64_t next = 0;
-    FOR_EACH_PART FOR_FREE_TILES(ROW_TILE) graph_sums_tile(in, grads, row, count);
-    graph_totals(in, grads);
-    return DONE;
-}
-
-EXPORT int mdtf_graph_backward(const Graph *in, const GraphGrads *grads, int64_t threads) {
-    const int64_t tile = graph_tile(in), tiles = (in->rows + tile - 1) / tile, c = in->channels;
-    const int64_t parts = backward_parts(tiles, threads);
-    ALLOCATE((void)0, take_graph_backward_scratch(&measure, in));
+/* With graphs: back through them and the head. */
+EXPORT int mdtf_train_enter_backward(const Train *in, const TrainGrads *grads, int64_t threads) {
+    const int64_t rows = in->head.rows;
+    const int64_t tile = graph_tile(&in->graph[in->graph[0].joints ? 0 : 1]);
+    const int64_t parts = backward_parts(tile_count(rows, tile), threads);
+    TrainBackwardScratch total;
+    ALLOCATE((void)0, take_enter_scratch(&measure, in, &total));
 
     FOR_EACH_PART {
         Arena own = OWN(part);
-        const GraphBackwardScratch scratch = take_graph_backward_scratch(&own, in);
-        FOR_EACH_TILE(tile) graph_backward_tile(in, grads, row, count, &scratch);
+        TrainBackwardScratch scratch;
+        take_enter_scratch(&own, in, &scratch);
+        FOR_EACH_TILE(rows, tile) enter_backward_tile(in, grads, row, count, &scratch);
     }
     Arena first = {PART(0), 0};
-    const GraphGrads total = take_graph_backward_scratch(&first, in).grads;
-    add_parts(first.base, part_floats, parts, total.norm_weight);
-    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
-    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
-    memcpy(grads->own, total.own, c * c * sizeof(float));
-    memcpy(grads->own_bias, total.own_bias, c * sizeof(float));
-    memcpy(grads->neighbours, total.neighbours, c * c * sizeof(float));
-    memcpy(grads->neighbours_bias, total.neighbours_bias, c * sizeof(float));
-    free(memory);
-    return DONE;
-}
-
-EXPORT int mdtf_tail_forward(const Tail *in, int64_t threads) {
-    const int64_t rows = in->rows, parts = threads;
-    int64_t next = 0;
-    ALLOCATE(take_tail_shared(&measure, in), take_tail_scratch(&measure, in));
-
-    const TailShared w = take_tail_shared(&shared, in);
-    FOR_EACH_PART {
-        Arena own = OWN(part);
-        const TailScratch scratch = take_tail_scratch(&own, in);
-        FOR_FREE_TILES(ROW_TILE) tail_forward_tile(in, &w, row, count, &scratch);
-    }
-    free(memory);
-    return DONE;
-}
-
-EXPORT int mdtf_tail_backward(const Tail *in, const TailGrads *grads, int64_t threads) {
-    const int64_t tiles = (in->rows + ROW_TILE - 1) / ROW_TILE, c = in->channels, h = in->hidden;
-    const int64_t parts = backward_parts(tiles, threads);
-    ALLOCATE(take_tail_shared(&measure, in), take_tail_backward_scratch(&measure, in));
-
-    const TailShared w = take_tail_shared(&shared, in);
-    FOR_EACH_PART {
-        Arena own = OWN(part);
-        const TailBackwardScratch scratch = take_tail_backward_scratch(&own, in);
-        FOR_EACH_TILE(ROW_TILE) tail_backward_tile(in, grads, &w, row, count, &scratch);
-    }
-    Arena first = {PART(0), 0};
-    const TailGrads total = take_tail_backward_scratch(&first, in).grads;
-    add_parts(first.base, part_floats, parts, total.out_proj);
-    memcpy(grads->out_proj, total.out_proj, c * c * sizeof(float));
-    memcpy(grads->norm_weight, total.norm_weight, c * sizeof(float));
-    memcpy(grads->norm_bias, total.norm_bias, c * sizeof(float));
-    memcpy(grads->fc1, total.fc1, h * c * sizeof(float));
-    memcpy(grads->fc1_bias, total.fc1_bias, h * sizeof(float));
-    memcpy(grads->fc2, total.fc2, c * h * sizeof(float));
-    memcpy(grads->fc2_bias, total.fc2_bias, c * sizeof(float));
-    if (in->last_weight) {
-        memcpy(grads->last_weight, total.last_weight, c * sizeof(float));
-        memcpy(grads->last_bias, total.last_bias, c * sizeof(float));
-    }
+    const float *sums = take_enter_scratch(&first, in, &total);
+    add_parts(first.base, part_floats, parts, sums);
+    give_head_grads(&in->head, &total.head.grads, &grads->head);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints)
+            give_graph_grads(&in->graph[d], &total.graph_grads[d], &grads->graph[d]);
     free(memory);
     return DONE;
 }

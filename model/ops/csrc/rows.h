@@ -7,6 +7,9 @@
 /* Rows worked off together: enough to make a matrix product fast, few enough to stay in cache. */
 enum { ROW_TILE = 48 };
 
+INLINE void copy_floats(int64_t count, const float *from, float *to) {
+    memcpy(to, from, count * sizeof(float));
+}
 INLINE void copy_row(int64_t channels, const float *from, float *to) {
     for (int64_t c = 0; c < channels; c += LANES) store(to + c, load(from + c));
 }

@@ -98,7 +98,7 @@ typedef struct {
     float *grad_branch, *grad_normed, *grad; /* (tile, channels) */
     float *grad_wide, *slope;                /* (tile, hidden) */
     float *statistics, *last_statistics;     /* (tile, 2) */
-    TailGrads grads;                         /* sums; the last pieces */
+    TailGrads grads;                         /* sums */
 } TailBackwardScratch;
 
 static TailBackwardScratch take_tail_backward_scratch(Arena *arena, const Tail *in) {
@@ -112,16 +112,36 @@ static TailBackwardScratch take_tail_backward_scratch(Arena *arena, const Tail *
     b.slope = take(arena, ROW_TILE * h);
     b.statistics = take(arena, 2 * ROW_TILE);
     b.last_statistics = take(arena, 2 * ROW_TILE);
-    b.grads.out_proj = take(arena, c * c);
-    b.grads.norm_weight = take(arena, c);
-    b.grads.norm_bias = take(arena, c);
-    b.grads.fc1 = take(arena, h * c);
-    b.grads.fc1_bias = take(arena, h);
-    b.grads.fc2 = take(arena, c * h);
-    b.grads.fc2_bias = take(arena, c);
-    b.grads.last_weight = take(arena, c);
-    b.grads.last_bias = take(arena, c);
     return b;
+}
+
+static TailGrads take_tail_grads(Arena *arena, const Tail *in) {
+    const int64_t c = in->channels, h = in->hidden;
+    TailGrads g = {0};
+    g.out_proj = take(arena, c * c);
+    g.norm_weight = take(arena, c);
+    g.norm_bias = take(arena, c);
+    g.fc1 = take(arena, h * c);
+    g.fc1_bias = take(arena, h);
+    g.fc2 = take(arena, c * h);
+    g.fc2_bias = take(arena, c);
+    g.last_weight = take(arena, c);
+    g.last_bias = take(arena, c);
+    return g;
+}
+
+static void give_tail_grads(const Tail *in, const TailGrads *from, const TailGrads *to) {
+    const int64_t c = in->channels, h = in->hidden;
+    copy_floats(c * c, from->out_proj, to->out_proj);
+    copy_floats(c, from->norm_weight, to->norm_weight);
+    copy_floats(c, from->norm_bias, to->norm_bias);
+    copy_floats(h * c, from->fc1, to->fc1);
+    copy_floats(h, from->fc1_bias, to->fc1_bias);
+    copy_floats(c * h, from->fc2, to->fc2);
+    copy_floats(c, from->fc2_bias, to->fc2_bias);
+    if (!in->last_weight) return;
+    copy_floats(c, from->last_weight, to->last_weight);
+    copy_floats(c, from->last_bias, to->last_bias);
 }
 
 /* to = mask * from, row by row. */

@@ -1,0 +1,154 @@
+/* A residual block for training, put together from its parts:
+ *
+ *   head -> graph convolution in each direction (or none) -> inner block -> tail
+ *
+ * Where a sequence's rows lie one after the other (a frame's joints), a group of sequences goes
+ * through as many parts at once as BatchNorm's statistics allow, and what passes between them stays
+ * in the cache. Otherwise (a joint's frames) every part is done with all rows before the next.
+ */
+#pragma once
+#include "graph.h"
+#include "head.h"
+#include "inner_backward.h"
+#include "tail.h"
+
+typedef struct {
+    Head head;
+    Graph graph[DIRECTIONS];
+    Inner inner; /* its out, backward: scratch that tail's derivative by it is written to */
+    Tail tail;
+} Train;
+
+typedef struct {
+    HeadGrads head;
+    GraphGrads graph[DIRECTIONS];
+    InnerGrads inner;
+    TailGrads tail;
+} TrainGrads;
+
+INLINE int has_graph(const Train *in) { return in->graph[0].joints || in->graph[1].joints; }
+
+INLINE int dense_sequences(const Train *in) {
+    const Shape *s = &in->inner.shape;
+    const View *z = &in->inner.z;
+    return z->step == s->channels && z->inner == s->length * s->channels &&
+           (s->outer == 1 || z->outer == s->inner * z->inner);
+}
+
+INLINE int64_t sequence_count(const Train *in) {
+    const Shape *s = &in->inner.shape;
+    return s->length ? s->outer * s->inner : 0;
+}
+
+/* Sequences that go through together: short ones fill a tile. */
+INLINE int64_t train_group(const Train *in) {
+    int64_t length = in->inner.shape.length, group = ROW_TILE / (length ? length : 1);
+    return group ? group : 1;
+}
+
+/* Rows [row, row + count) of rows [first, first + rows), a tile at a time. */
+#define FOR_TILES_OF(first, rows)                                                           \
+    for (int64_t row = (first), end = (first) + (rows), count;                              \
+         count = smaller(ROW_TILE, end - row), row < end; row += ROW_TILE)
+
+/* --- forward */
+typedef struct {
+    float *head; /* packed */
+    GraphShared graph[DIRECTIONS];
+    Packed inner[DIRECTIONS];
+    TailShared tail;
+} TrainShared;
+
+typedef struct {
+    float *rows; /* (tile, channels) */
+    Stage stage;
+    TailScratch tail;
+} TrainScratch;
+
+static TrainScratch take_train_scratch(Arena *arena, const Train *in, const Padded *p) {
+    TrainScratch b;
+    b.rows = take(arena, ROW_TILE * in->head.channels);
+    b.stage = take_stage(arena, &in->inner.shape, p, 0);
+    b.tail = take_tail_scratch(arena, &in->tail);
+    return b;
+}
+
+/* Up to what BatchNorm's statistics are of. */
+static void enter_tile(const Train *in, const TrainShared *w, int64_t first, int64_t rows,
+                       const TrainScratch *b) {
+    head_forward_tile(&in->head, w->head, first, rows, b->rows);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints)
+            graph_mix_tile(&in->graph[d], &w->graph[d], first, rows, b->rows);
+}
+
+/* The rest, of dense sequences; without a graph it is everything. */
+static void leave_group(const Train *in, const Padded *p, const TrainShared *w, int64_t first,
+                        int64_t sequences, const TrainScratch *b) {
+    const int64_t length = in->inner.shape.length, from = first * length, rows = sequences * length;
+    if (!has_graph(in))
+        FOR_TILES_OF(from, rows) head_forward_tile(&in->head, w->head, row, count, b->rows);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints) graph_output_tile(&in->graph[d], from, rows);
+    for (int64_t i = 0; i < sequences; i++)
+        inner_forward_row(&in->inner, p, w->inner, first + i, &b->stage);
+    FOR_TILES_OF(from, rows) tail_forward_tile(&in->tail, &w->tail, row, count, &b->tail);
+}
+
+/* --- backward, in the opposite order */
+typedef struct {
+    TailBackwardScratch tail;
+    BackwardScratch inner;
+    HeadBackwardScratch head;
+    GraphBackwardScratch graph; /* of both directions, but for the sums */
+    GraphGrads graph_grads[DIRECTIONS];
+} TrainBackwardScratch;
+
+/* The sums come last, from the returned piece on. */
+static float *take_leave_scratch(Arena *arena, const Train *in, const Padded *p,
+                                 TrainBackwardScratch *b) {
+    b->tail = take_tail_backward_scratch(arena, &in->tail);
+    b->inner = take_backward_scratch(arena, &in->inner.shape, p);
+    b->head = take_head_backward_scratch(arena, &in->head);
+    b->tail.grads = take_tail_grads(arena, &in->tail);
+    take_inner_grads(arena, &in->inner.shape, p, b->inner.grads);
+    b->head.grads = take_head_grads(arena, &in->head);
+    return b->tail.grads.out_proj;
+}
+
+static float *take_enter_scratch(Arena *arena, const Train *in, TrainBackwardScratch *b) {
+    b->head = take_head_backward_scratch(arena, &in->head);
+    b->graph = take_graph_backward_scratch(arena, &in->graph[in->graph[0].joints ? 0 : 1]);
+    b->head.grads = take_head_grads(arena, &in->head);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints) b->graph_grads[d] = take_graph_grads(arena, &in->graph[d]);
+    return b->head.grads.norm_weight;
+}
+
+static void leave_backward_group(const Train *in, const TrainGrads *grads, const Padded *p,
+                                 const TrainShared *w, int64_t first, int64_t sequences,
+                                 const TrainBackwardScratch *b) {
+    const int64_t length = in->inner.shape.length, from = first * length, rows = sequences * length;
+    FOR_TILES_OF(from, rows)
+    tail_backward_tile(&in->tail, &grads->tail, &w->tail, row, count, &b->tail);
+    for (int64_t i = 0; i < sequences; i++)
+        inner_backward_row(&in->inner, &grads->inner, p, w->inner, first + i, &b->inner);
+    for (int d = 0; d < DIRECTIONS; d++)
+        if (in->graph[d].joints) graph_sums_tile(&in->graph[d], &grads->graph[d], from, rows);
+    if (!has_graph(in))
+        FOR_TILES_OF(from, rows) head_backward_tile(&in->head, &grads->head, row, count, &b->head);
+}
+
+static void enter_backward_tile(const Train *in, const TrainGrads *grads, int64_t first,
+                                int64_t rows, const TrainBackwardScratch *b) {
+    const int64_t c = in->head.channels;
+    if (in->graph[0].joints && in->graph[1].joints) /* nothing but their backward adds to it */
+        memset(grads->graph[0].x + first * c, 0, rows * c * sizeof(float));
+    for (int d = 0; d < DIRECTIONS; d++) {
+        if (!in->graph[d].joints) continue;
+        GraphBackwardScratch scratch = b->graph;
+        scratch.grads = b->graph_grads[d];
+        graph_backward_tile(&in->graph[d], &grads->graph[d], first, rows, &scratch);
+    }
+    head_backward_tile(&in->head, &grads->head, first, rows, &b->head);
+}
