@@ -6,7 +6,11 @@
 typedef struct {
     float *base;
     size_t used;
+    size_t zeros; /* where the pieces begin that must be zero at first: the others are left as they
+                     are, since to clear them costs time */
 } Arena;
+
+INLINE void start_of_zeros(Arena *arena) { arena->zeros = arena->used; }
 
 INLINE float *take(Arena *arena, int64_t floats) {
     float *piece = arena->base ? arena->base + arena->used : NULL;

@@ -33,12 +33,14 @@ EXPORT int64_t mdtf_kept_floats(const Shape *s) {
     const size_t shared_floats = measure.used;                                \
     take_own;                                                                 \
     const size_t part_floats = measure.used - shared_floats;                  \
+    const size_t first_zero = measure.zeros ? measure.zeros - shared_floats : 0; \
     float *memory = allocate(shared_floats + part_floats * parts);            \
     if (!memory) return OUT_OF_MEMORY;                                        \
     Arena shared __attribute__((unused)) = {zeroed(memory, shared_floats), 0}
 #define PART(part) (memory + shared_floats + part_floats * (part))
 /* By the thread that will use it, whose cache it then lies in. */
-#define OWN(part) {zeroed(PART(part), part_floats), 0}
+#define OWN(part)                                                                 \
+    {zeroed(PART(part) + first_zero, part_floats - first_zero) - first_zero, 0}
 
 /* Runs the block for each `part` from 0 to `parts`, on up to `threads` threads. One thread starts
  * none at all, so that a forked process, which has lost its parent's, can run it. */
@@ -47,7 +49,7 @@ EXPORT int64_t mdtf_kept_floats(const Shape *s) {
     for (int64_t part = 0; part < parts; part++)
 
 /* In the backward: sequences [first, last) of a part. */
-enum { PARTS_OF_A_THREAD = 4 };
+enum { PARTS_OF_A_THREAD = 2 };
 INLINE int64_t backward_parts(int64_t rows, int64_t threads) {
     return threads > 1 && rows > 1 ? smaller(threads * PARTS_OF_A_THREAD, rows) : 1;
 }

@@ -68,8 +68,9 @@ typedef struct {
 static TrainScratch take_train_scratch(Arena *arena, const Train *in, const Padded *p) {
     TrainScratch b;
     b.rows = take(arena, ROW_TILE * in->head.channels);
-    b.stage = take_stage(arena, &in->inner.shape, p, 0);
     b.tail = take_tail_scratch(arena, &in->tail);
+    start_of_zeros(arena);
+    b.stage = take_stage(arena, &in->inner.shape, p, 0);
     return b;
 }
 
@@ -108,8 +109,9 @@ typedef struct {
 static float *take_leave_scratch(Arena *arena, const Train *in, const Padded *p,
                                  TrainBackwardScratch *b) {
     b->tail = take_tail_backward_scratch(arena, &in->tail);
-    b->inner = take_backward_scratch(arena, &in->inner.shape, p);
     b->head = take_head_backward_scratch(arena, &in->head);
+    start_of_zeros(arena);
+    b->inner = take_backward_scratch(arena, &in->inner.shape, p);
     b->tail.grads = take_tail_grads(arena, &in->tail);
     take_inner_grads(arena, &in->inner.shape, p, b->inner.grads);
     b->head.grads = take_head_grads(arena, &in->head);
@@ -119,6 +121,7 @@ static float *take_leave_scratch(Arena *arena, const Train *in, const Padded *p,
 static float *take_enter_scratch(Arena *arena, const Train *in, TrainBackwardScratch *b) {
     b->head = take_head_backward_scratch(arena, &in->head);
     b->graph = take_graph_backward_scratch(arena, &in->graph[in->graph[0].joints ? 0 : 1]);
+    start_of_zeros(arena);
     b->head.grads = take_head_grads(arena, &in->head);
     for (int d = 0; d < DIRECTIONS; d++)
         if (in->graph[d].joints) b->graph_grads[d] = take_graph_grads(arena, &in->graph[d]);
