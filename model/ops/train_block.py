@@ -200,8 +200,9 @@ class _BlockTrain(torch.autograd.Function):
     def backward(ctx, grad, *_):
         if not ctx.kept:
             raise RuntimeError("the block ran without keeping what its backward needs")
-        sizes = 1, 2, *ctx.sizes, len(ctx.saved_tensors) - 3 - sum(ctx.sizes)
-        x, masks, *lists, adjacency, last_norm, saved = _split(ctx.saved_tensors, sizes)
+        tensors = ctx.saved_tensors  # once: with recomputed blocks each reading computes anew
+        sizes = 1, 2, *ctx.sizes, len(tensors) - 3 - sum(ctx.sizes)
+        x, masks, *lists, adjacency, last_norm, saved = _split(tensors, sizes)
         by_x, *by_weights = torch.ops.mdtf.block_train_backward(
             grad, *x, *masks, *lists, *adjacency, last_norm, saved, *ctx.settings
         )
