@@ -67,7 +67,10 @@ def test_a_block_equals_the_block_in_float64(dim, case, training, last_norm):
     axis, adjacency, backward_graph = CASES[case]
     block, norm = build(dim, adjacency, backward_graph).train(training)
     norm = norm if last_norm else None
-    x, cotangent = draw(2, 11, 17, dim).requires_grad_(), draw(2, 11, 17, dim, seed=1)
+    x = draw(2, 11, 17, dim).requires_grad_()
+    # Random signs would let some sums over all rows cancel to a hundredth of their terms, whose
+    # rounding in float32, the readable definition's too, then shows.
+    cotangent = x.detach()
     results = []
     exact = copy.deepcopy(block).double(), copy.deepcopy(norm and norm.double())
     for (block_, norm_), leaf in (

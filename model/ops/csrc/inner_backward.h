@@ -66,14 +66,14 @@ INLINE void projection_backward(const Shape *s, const Padded *p, const Packed *w
                                 const BackwardScratch *b, const Packed *g) {
     const int64_t channels = p->channels, projected = p->projected, dt = 2 * p->states;
     for (int64_t c = 0; c < channels; c += LANES) {
-        vec sum = load(g->dt_bias + c);
+        vec sum = {};
         for (int64_t t = 0; t < steps; t++) {
             int64_t at = t * channels + c;
             vec raw = load(b->grad_delta + at) * load(b->stage.delta_slope + at);
             store(b->grad_delta + at, raw);
             sum += raw;
         }
-        store(g->dt_bias + c, sum);
+        add_to(g->dt_bias + c, sum);
     }
     gemm(steps, channels, p->rank, (Strided){b->grad_delta, channels, 1}, w->dt_proj_t, p->rank,
          b->grad_projected + dt, projected, 0);
@@ -96,10 +96,10 @@ INLINE void conv_backward(const Shape *s, const Padded *p, const Packed *w, int6
         store(b->grad_conv + i, load(b->grad_u + i) * load(b->stage.silu_slope + i));
     for (int64_t c = 0; c < channels; c += LANES) {
         const int64_t count = s->channels - c;
-        vec bias = load(g->conv_bias + c), by_weight[MAX_TAPS], weight[MAX_TAPS];
+        vec bias = {}, by_weight[MAX_TAPS], weight[MAX_TAPS];
         UNROLL for (int k = 0; k < taps; k++) {
             weight[k] = load(w->conv_weight + k * channels + c);
-            by_weight[k] = load(g->conv_weight + k * channels + c);
+            by_weight[k] = (vec){};
         }
         for (int64_t t = 0; t < steps; t++) {
             vec grad = load(b->grad_conv + t * channels + c), by_x = {};
@@ -112,9 +112,8 @@ INLINE void conv_backward(const Shape *s, const Padded *p, const Packed *w, int6
             float *to = grad_x.first + (first + t) * grad_x.stride + c;
             store_part(to, add ? by_x + load_part(to, count) : by_x, count);
         }
-        store(g->conv_bias + c, bias);
-        UNROLL for (int k = 0; k < taps; k++)
-            store(g->conv_weight + k * channels + c, by_weight[k]);
+        add_to(g->conv_bias + c, bias);
+        UNROLL for (int k = 0; k < taps; k++) add_to(g->conv_weight + k * channels + c, by_weight[k]);
     }
 }
 

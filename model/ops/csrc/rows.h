@@ -78,15 +78,15 @@ static void layer_norm_backward(int64_t rows, int64_t channels, const float *x,
             }
         }
         for (int64_t c = 0; c < channels; c += LANES) {
-            vec by_weight = load(grad_weight + c), by_bias = load(grad_bias + c);
+            vec by_weight = {}, by_bias = {};
             for (int64_t i = first; i < first + count; i++) {
                 vec g = load(grad_y + i * channels + c);
                 by_bias += g;
                 by_weight += g * ((load(x + i * channels + c) - statistics[2 * i]) *
                                   statistics[2 * i + 1]);
             }
-            store(grad_weight + c, by_weight);
-            store(grad_bias + c, by_bias);
+            add_to(grad_weight + c, by_weight);
+            add_to(grad_bias + c, by_bias);
         }
         vec mean = lane_sums(sums) / (float)channels, slope = lane_sums(products) / (float)channels;
         for (int64_t i = 0; i < count; i++) {
@@ -129,7 +129,7 @@ INLINE void add_rows(int64_t rows, int64_t channels, const float *x, float *sums
     for (int64_t c = 0; c < channels; c += LANES) {
         vec sum = {};
         for (int64_t r = 0; r < rows; r++) sum += load(x + r * channels + c);
-        store(sums + c, load(sums + c) + sum);
+        add_to(sums + c, sum);
     }
 }
 

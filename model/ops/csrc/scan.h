@@ -101,10 +101,10 @@ INLINE Trace trace_in(float *scratch) {
 INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float *state,
                         const float *grad_y, float *carry, const Trace *trace,
                         const ChunkGrads *grads, const int first) {
-    vec g[TRACE_BLOCK], dA[TRACE_BLOCK], d = load(k->D + channel), dD = load(grads->D + channel);
+    vec g[TRACE_BLOCK], dA[TRACE_BLOCK], d = load(k->D + channel), dD = {};
     UNROLL for (int i = 0; i < TRACE_BLOCK; i++) {
         g[i] = load(carry + (n + i) * k->channels + channel);
-        dA[i] = load(grads->A + (n + i) * k->channels + channel);
+        dA[i] = (vec){};
     }
     const float *A2 = k->A2 + n * k->channels + channel;
     for (int64_t t = k->steps - 1; t >= 0; t--) {
@@ -140,9 +140,9 @@ INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float 
     }
     UNROLL for (int i = 0; i < TRACE_BLOCK; i++) {
         store(carry + (n + i) * k->channels + channel, g[i]);
-        store(grads->A + (n + i) * k->channels + channel, dA[i]);
+        add_to(grads->A + (n + i) * k->channels + channel, dA[i]);
     }
-    store(grads->D + channel, dD);
+    add_to(grads->D + channel, dD);
 }
 
 /* All gradients of a chunk from grad_y (steps, channels); also its y, recomputed from `state`. */

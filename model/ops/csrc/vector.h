@@ -37,6 +37,8 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 
 INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
 INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
+/* A sum of many terms is made of the sums of few: one long sum would round each at its own size. */
+INLINE void add_to(float *p, vec v) { store(p, load(p) + v); }
 INLINE vec splat(float x) { return (vec){} + x; }
 INLINE vec select_vec(ivec mask, vec a, vec b) {
     return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
