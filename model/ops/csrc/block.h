@@ -86,21 +86,15 @@ typedef struct {
     float *wide;              /* (tile, max(hidden, 2 channels)) */
 } BlockScratch;
 
-/* Sequences worked off together: short ones fill a tile. */
-INLINE int64_t block_group(const Block *in) {
-    int64_t group = ROW_TILE / (in->shape.length ? in->shape.length : 1);
-    return group ? group : 1;
-}
-
 /* With a graph a tile is a whole number of frames. */
 INLINE int64_t block_tile(const Block *in) {
-    int64_t rows = block_group(in) * in->shape.length;
+    int64_t rows = sequences_of_a_tile(in->shape.length) * in->shape.length;
     return in->adjacency || rows < ROW_TILE ? rows : ROW_TILE;
 }
 
 static BlockScratch take_block_scratch(Arena *arena, const Block *in, const Padded *p) {
     const int64_t c = in->shape.channels, tile = block_tile(in);
-    const int64_t rows = block_group(in) * in->shape.length;
+    const int64_t rows = sequences_of_a_tile(in->shape.length) * in->shape.length;
     BlockScratch b = {0};
     b.stage = take_stage(arena, &in->shape, p, 0);
     b.xz = take(arena, rows * 2 * c);

@@ -56,7 +56,7 @@ INLINE int64_t backward_parts(int64_t rows, int64_t threads) {
 #define FOR_EACH_ROW                                                               \
     for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; row++)
 
-/* In the forward: whoever is free takes the next `count` sequences (or rows of a half block). */
+/* In the forward: whoever is free takes the next `count` sequences. */
 #define FOR_FREE_ROWS(rows, count)                                                     \
     for (int64_t row; (row = __atomic_fetch_add(&next, (count), __ATOMIC_RELAXED)) < (rows);)
 
@@ -202,7 +202,7 @@ EXPORT int mdtf_block_forward(const Block *in, int64_t threads) {
 
     const PackedBlock w = take_packed_block(&shared, in, &p);
     pack_block(in, &p, &w);
-    const int64_t group = block_group(in);
+    const int64_t group = sequences_of_a_tile(s->length);
     FOR_EACH_PART {
         Arena own = OWN(part);
         BlockScratch scratch = take_block_scratch(&own, in, &p);
@@ -260,8 +260,8 @@ EXPORT int mdtf_train_enter(const Train *in, int64_t threads) {
 /* The rest; without a graph the whole block. */
 EXPORT int mdtf_train_leave(const Train *in, int64_t threads) {
     const Padded p = padded_sizes(&in->inner.shape);
-    const int64_t rows = in->head.rows, sequences = sequence_count(in), group = train_group(in);
-    const int64_t parts = threads;
+    const int64_t rows = in->head.rows, sequences = sequence_count(in), parts = threads;
+    const int64_t group = sequences_of_a_tile(in->inner.shape.length);
     int64_t next = 0;
     TrainShared w;
     ALLOCATE(take_leave_shared(&measure, in, &p, &w), take_train_scratch(&measure, in, &p));
@@ -302,7 +302,8 @@ EXPORT int mdtf_train_leave(const Train *in, int64_t threads) {
 /* Back to the graphs, whose totals it leaves; without a graph through the whole block. */
 EXPORT int mdtf_train_leave_backward(const Train *in, const TrainGrads *grads, int64_t threads) {
     const Padded p = padded_sizes(&in->inner.shape);
-    const int64_t all_rows = in->head.rows, rows = sequence_count(in), group = train_group(in);
+    const int64_t all_rows = in->head.rows, rows = sequence_count(in);
+    const int64_t group = sequences_of_a_tile(in->inner.shape.length);
     const int dense = dense_sequences(in);
     const int64_t parts = backward_parts(dense ? tile_count(rows, group) : rows, threads);
     TrainShared w;

@@ -7,6 +7,12 @@
 /* Rows worked off together: enough to make a matrix product fast, few enough to stay in cache. */
 enum { ROW_TILE = 48 };
 
+/* Sequences that go through a block together: short ones fill a tile. */
+INLINE int64_t sequences_of_a_tile(int64_t length) {
+    int64_t sequences = ROW_TILE / (length ? length : 1);
+    return sequences ? sequences : 1;
+}
+
 INLINE void copy_floats(int64_t count, const float *from, float *to) {
     memcpy(to, from, count * sizeof(float));
 }

@@ -40,12 +40,6 @@ INLINE int64_t sequence_count(const Train *in) {
     return s->length ? s->outer * s->inner : 0;
 }
 
-/* Sequences that go through together: short ones fill a tile. */
-INLINE int64_t train_group(const Train *in) {
-    int64_t length = in->inner.shape.length, group = ROW_TILE / (length ? length : 1);
-    return group ? group : 1;
-}
-
 /* Rows [row, row + count) of rows [first, first + rows), a tile at a time. */
 #define FOR_TILES_OF(first, rows)                                                           \
     for (int64_t row = (first), end = (first) + (rows), count;                              \
