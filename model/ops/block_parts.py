@@ -67,8 +67,10 @@ class Block(NamedTuple):
         if graphs[1]:  # its BatchNorm's joints are reversed
             weight, bias = graphs[1].bn_weight.flip(0), graphs[1].bn_bias.flip(0)
             graphs[1] = graphs[1]._replace(bn_weight=weight, bn_bias=bias)
-        weights = BlockWeights(*dense(block))
-        x, last_norm = x.contiguous(), dense(last_norm)
+        x, mask1, mask2, adjacency = (
+            t if t is None else t.contiguous() for t in (x, mask1, mask2, adjacency)
+        )
+        weights, last_norm = BlockWeights(*dense(block)), dense(last_norm)
         return cls(x, (mask1, mask2), weights, directions, graphs, adjacency, last_norm, axis, eps)
 
     def scanned(self, *tensors: Tensor) -> list[Tensor]:
@@ -103,9 +105,6 @@ class Kept(NamedTuple):
         start = 5 if block.last_norm else 4
         graphs = [tensors[i : i + 3] for i in range(start, len(tensors), 3)]
         return cls(*tensors[:4], tensors[4:start], graphs)
-
-    def statistics(self) -> list[Tensor]:
-        return [graph[2] for graph in self.graphs]
 
     def per_direction(self, block: Block) -> list[list[Tensor] | None]:
         """graphs, with None where a direction has none."""

@@ -255,9 +255,7 @@ def block_train(
     Also returned: each graph's statistics (3, J): mean, biased variance and number of values.
     """
     check_block(x, block, forward, backward, graph_forward, graph_backward, adjacency, last_norm)
-    rows = [
-        None if m is None else m.to(x.dtype).expand(*x.shape[:-1], 1).contiguous() for m in masks
-    ]
+    rows = [None if m is None else m.to(x.dtype).expand(*x.shape[:-1], 1) for m in masks]
     graphs = [g for g in (graph_forward, graph_backward) if g is not None]
     lists = [
         list(block), [*forward, *backward],
@@ -266,8 +264,6 @@ def block_train(
     running = [] if batch_statistics else [t for g in graphs for t in (g.bn_mean, g.bn_var)]
     last = list(last_norm or ())
     keep = native.needs_grad(x, *(t for tensors in lists for t in tensors), *last)
-    if adjacency is not None:
-        adjacency = adjacency.contiguous()
     out, *saved = torch.ops.mdtf.block_train_forward(
         x, *rows, *lists, running, adjacency, last, axis, norm_eps, last_eps, graph_eps, keep
     )
