@@ -194,6 +194,16 @@ def test_opcheck(axis, adjacency, training):
     torch.library.opcheck(torch.ops.mdtf.block_train_forward, arguments)
 
 
+def test_torch_compile_sees_the_operator_and_its_backward():
+    block, norm = build(CHANNELS, ADJACENCY, drop_path=0.0).train()
+    x = draw(1, 3, 17, CHANNELS).requires_grad_()
+    results = []
+    for function in (block, torch.compile(block, backend="aot_eager", fullgraph=True)):
+        y = function(x, JOINTS, norm)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_wrong_shapes_are_refused_before_the_kernel_reads_them():
     block, norm = build(CHANNELS, ADJACENCY)
     (weights, *rest), settings = _arguments(block, JOINTS, norm, log=True)
