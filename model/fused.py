@@ -26,19 +26,23 @@ def _takes_kernels(x: Tensor) -> bool:
     return resolve_backend("auto", x.device, x.dtype)[0] == "c"
 
 
-def _joints(block: "MambaBlock", x: Tensor) -> int:
+def _joints(block: "MambaBlock") -> int:
     """The length of the block's graph convolutions, 0 without."""
-    mixer = block.mixer
-    has_graph = mixer.forward_graph is not None or mixer.backward_graph is not None
-    return x.shape[-2] if has_graph else 0
+    for graph in (block.mixer.forward_graph, block.mixer.backward_graph):
+        if graph is not None:
+            return graph.conv.adj.shape[0]
+    return 0
 
 
 def _applies(block: "MambaBlock", x: Tensor, axis: int, takes: Callable[[int, int, int], bool]):
-    """Whether the C backend runs on x, with kernels that take a block of this size."""
+    """Whether the C backend runs on x, with kernels that take a block of this size.
+
+    The sizes are the weights' and not x's: torch.compile knows those, where x's may be symbols.
+    """
     if x.dim() not in (3, 4) or not _takes_kernels(x):
         return False
-    joints = _joints(block, x)
-    return (not joints or axis == -2) and takes(x.shape[-1], block.mlp.fc1.out_features, joints)
+    joints, mlp = _joints(block), block.mlp
+    return (not joints or axis == -2) and takes(mlp.fc1.in_features, mlp.fc1.out_features, joints)
 
 
 def _arguments(

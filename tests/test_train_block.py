@@ -194,14 +194,22 @@ def test_opcheck(axis, adjacency, training):
     torch.library.opcheck(torch.ops.mdtf.block_train_forward, arguments)
 
 
-def test_torch_compile_sees_the_operator_and_its_backward():
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_torch_compile_sees_the_operator_and_its_backward(dynamic):
+    """In one graph for all lengths where sizes are symbols, then in eval mode, too."""
+    torch._dynamo.reset()
     block, norm = build(CHANNELS, ADJACENCY, drop_path=0.0).train()
-    x = draw(1, 3, 17, CHANNELS).requires_grad_()
-    results = []
-    for function in (block, torch.compile(block, backend="aot_eager", fullgraph=True)):
-        y = function(x, JOINTS, norm)
-        results.append([y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+    for batch, frames in ((1, 3), (2, 5)):
+        x = draw(batch, frames, 17, CHANNELS).requires_grad_()
+        results = []
+        for function in (block, compiled):
+            y = function(x, JOINTS, norm)
+            results.append([y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        with torch.no_grad():
+            assert torch.equal(*(function.eval()(x, JOINTS, norm) for function in (block, compiled)))
+        block.train()
 
 
 def test_wrong_shapes_are_refused_before_the_kernel_reads_them():
