@@ -269,6 +269,7 @@ def open_run(
 def compile_model(task: Stage, dataset: ClipDataset, run: Run | SilentRun) -> None:
     """torch.compile for the training steps, tried on one clip; where it fails, a message."""
     states = random_states()
+    weights = {name: value.clone() for name, value in task.model.state_dict().items()}
     task.train_model = torch.compile(task.model)
     batch = dataset.__getitems__([0]).to(next(task.model.parameters()).device)
     try:
@@ -278,6 +279,7 @@ def compile_model(task: Stage, dataset: ClipDataset, run: Run | SilentRun) -> No
         run.log(f"--compile: torch.compile fails here ({type(error).__name__}); going on without")
     finally:
         task.model.zero_grad(set_to_none=True)
+        task.model.load_state_dict(weights)  # the clip moved BatchNorm's running statistics
         set_random_states(states)
 
 

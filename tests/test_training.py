@@ -77,6 +77,20 @@ def test_resumed_between_epochs_equals_uninterrupted(data, tmp_path, stage):
     assert (tmp_path / "rest" / BEST).is_file()
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_a_compiled_model_trains_as_it_would_uncompiled(
+    data, tmp_path, uninterrupted, monkeypatch, caplog, works
+):
+    """Captured by torch.compile and run as it is (backend "eager"): the same bit for bit."""
+    backend, compile_with = "eager" if works else lambda graph, inputs: 1 / 0, torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend=backend))
+    torch._dynamo.reset()
+    status, _, errors = run_train(*flags(data, tmp_path / "run", "--compile"))
+    assert status == 0, errors
+    assert ("torch.compile fails here" in caplog.text) != works
+    assert_same_end(tmp_path / "run", uninterrupted)
+
+
 def test_data_loading_workers_change_nothing(data, tmp_path, uninterrupted):
     status, _, errors = run_train(*flags(data, tmp_path / "run", "--num-cpus", 3))
     assert status == 0, errors
