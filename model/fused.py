@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from model.blocks import MambaBlock
     from model.mamba import GraphInput
 
-FREE_MEMORY_LIMIT = 3 * 2**28  # bytes that may lie idle where memory matters
+FREE_MEMORY_LIMIT = 2**28  # bytes that may lie idle where memory matters
 
 
 def _takes_kernels(x: Tensor) -> bool:
