@@ -6,7 +6,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -74,6 +74,28 @@ def write_atomic(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO[Any]]
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def refuse_same_file(
+    output: str | os.PathLike, sources: Iterable[str | os.PathLike | None]
+) -> None:
+    """Raise UserError if writing `output` would replace something that the command reads.
+
+    Files are compared, not names: links and other spellings of a source are found too. A folder
+    among the sources stands for the files in it. None and what does not exist are passed over.
+    """
+    output = Path(output).expanduser()
+    if not os.path.exists(output):  # Path.exists raises where a folder may not be looked into
+        return
+    for source in (Path(s).expanduser() for s in sources if s is not None):
+        if not os.path.exists(source):
+            continue
+        inside = source.is_dir() and source.resolve() in output.resolve().parents
+        if inside or output.samefile(source):
+            raise UserError(
+                f"{output}: is read from too (as {source}) and would be overwritten; write to"
+                " another place"
+            )
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

@@ -3,11 +3,12 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from lib.errors import UserError, did_you_mean, run_main
-from lib.files import PROJECT_ROOT, find_path, listing, write_atomic, write_json
+from lib.files import PROJECT_ROOT, find_path, listing, refuse_same_file, write_atomic, write_json
 
 
 def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path):
@@ -108,3 +109,49 @@ def test_other_statuses_pass_through(returned, status):
 def test_did_you_mean():
     assert did_you_mean("chanel", ["channel", "epochs"]) == "; did you mean 'channel'?"
     assert did_you_mean("xyz", ["channel", "epochs"]) == ""
+
+
+def _same(kind, tmp_path, monkeypatch):
+    """A source and another way to name it."""
+    source = tmp_path / "in" / "poses.npz"
+    source.parent.mkdir()
+    source.write_bytes(b"precious")
+    other = tmp_path / "other.npz"
+    if kind == "link":
+        other.symlink_to(source)
+    elif kind == "hard link":
+        os.link(source, other)
+    elif kind == "linked folder":
+        (tmp_path / "alias").symlink_to(source.parent)
+        other = tmp_path / "alias" / "poses.npz"
+    elif kind == "dots":
+        other = source.parent / ".." / "in" / "poses.npz"
+    elif kind == "relative":
+        monkeypatch.chdir(source.parent)
+        other = Path("poses.npz")
+    elif kind == "home":
+        monkeypatch.setenv("HOME", str(source.parent))
+        other = "~/poses.npz"
+    elif kind == "in a source folder":
+        source, other = source.parent, source
+    return source, other
+
+
+@pytest.mark.parametrize(
+    "kind", ["link", "hard link", "linked folder", "dots", "relative", "home", "in a source folder"]
+)
+def test_a_result_never_replaces_its_source(tmp_path, monkeypatch, kind):
+    source, other = _same(kind, tmp_path, monkeypatch)
+    for output, read in (
+        ((other, source), (source, other)) if kind[0] != "i" else ((other, source),)
+    ):
+        with pytest.raises(UserError, match="is read from too") as caught:
+            refuse_same_file(output, [None, tmp_path / "no such", read])
+        assert "\n" not in str(caught.value)
+
+
+def test_other_files_may_be_replaced(tmp_path):
+    for name in ("source", "result"):
+        (tmp_path / name).write_bytes(b"equal")
+    refuse_same_file(tmp_path / "result", [tmp_path / "source", "rtsp://host/stream", None])
+    refuse_same_file(tmp_path / "new", [tmp_path / "source", tmp_path])
