@@ -19,7 +19,7 @@ from lib.checkpoint import (
     load_weights,
     newest_readable,
 )
-from lib.cli import DEFAULT_STAGE1, choose_device, parse_options
+from lib.cli import choose_device, parse_options
 from lib.config import Config, load_config, make_config
 from lib.errors import UserError, run_main
 from lib.files import find_path, write_json
@@ -29,16 +29,7 @@ from lib.run import Run, SilentRun, logger
 from lib.signals import Interrupted
 from lib.stages import BoneStage, LiftingStage, Stage
 from lib.trainer import Fit, progress_bar
-from model.bone_aware import BoneAwareModule
-from model.build import (
-    bone_aware_from_weights,
-    build_bone_aware,
-    build_lifter,
-    check_agreement,
-    load_bone_aware,
-    skeleton_of,
-)
-from model.mdtf import MDTF
+from model.build import build_bone_aware, build_mdtf, check_agreement, skeleton_of
 from model.ops import BACKENDS, resolve_backend, set_default_backend
 from model.ops.matmul import fast_matmul
 
@@ -154,29 +145,11 @@ def make_stage(
             load_weights(bone_aware, checkpoint.model, checkpoint.path)
         test = open_dataset(config, "test")
         return BoneStage(bone_aware.to(device), skeleton, test, config.batch_size, device)
-    lifter = build_lifter(config)
-    if checkpoint:
-        load_weights(lifter, checkpoint.model, checkpoint.path)
-    bone_aware = read_bone_aware(options, checkpoint) if config.bone_branch else None
-    model = MDTF(bone_aware, lifter, skeleton, config.bone_slots).to(device)
+    model = build_mdtf(config, checkpoint, options.stage1_checkpoint).to(device)
     test = open_dataset(config, "test")
     pickle_path = find_path(config.data_root) / config.dt_file
     clip_frames, test_frames = load_test_frames(test.source, pickle_path)
     return LiftingStage(model, config, skeleton, test, clip_frames, test_frames, device)
-
-
-def read_bone_aware(options: argparse.Namespace, checkpoint: Checkpoint | None) -> BoneAwareModule:
-    """Stage 1 of stage 2: from --stage1-checkpoint, else from the checkpoint, else the default."""
-    if options.stage1_checkpoint:
-        return load_bone_aware(options.stage1_checkpoint)
-    if checkpoint and checkpoint.bone_aware is not None:
-        return bone_aware_from_weights(checkpoint.bone_aware, checkpoint.path)
-    if not find_path(DEFAULT_STAGE1).is_file():
-        raise UserError(
-            f"{DEFAULT_STAGE1}: no stage-1 checkpoint; train it with train_firststage.py, or give"
-            " another one with --stage1-checkpoint FILE"
-        )
-    return load_bone_aware(DEFAULT_STAGE1)
 
 
 def open_dataset(config: Config, split: str) -> ClipDataset:

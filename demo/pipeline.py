@@ -151,8 +151,8 @@ class VideoLifter:
     ) -> "VideoLifter":
         """From a checkpoint's folder or file, ours or a released one.
 
-        config: YAML, needed for a released checkpoint; stage1_checkpoint: where the file carries
-        no stage-1 weights. Raises UserError.
+        config: YAML, needed for a released checkpoint; stage1_checkpoint: stage-1 weights in place
+        of the file's own. Raises UserError.
         """
         from lib.checkpoint import BEST, find_checkpoint
         from lib.cli import choose_device

@@ -72,7 +72,11 @@ def parse_options() -> argparse.Namespace:
         help=f"folder or file, ours or a released one ({DEFAULT_CHECKPOINT})",
     )
     add("--config", metavar="FILE", help="YAML config, needed for a released checkpoint")
-    add("--stage1-checkpoint", metavar="FILE", help="stage-1 weights, where --checkpoint has none")
+    add(
+        "--stage1-checkpoint",
+        metavar="FILE",
+        help="stage-1 weights, in place of the checkpoint's own",
+    )
     add("--device", default="auto", help="auto, cpu, cuda …")
     add("--no-flip", action="store_true", help="no average with the mirrored view: twice as fast")
     people = parser.add_argument_group("people")

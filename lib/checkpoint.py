@@ -19,6 +19,7 @@ from lib.files import find_path, listing, write_atomic
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
 PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
 PATTERN = "*.pth.tr"
+DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
 
 State = dict[str, Tensor]
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
+from lib.checkpoint import DEFAULT_STAGE1
 from lib.errors import CommandParser, UserError
 from lib.run import log_to_stdout, logger
 from lib.step import PRECISIONS
-
-DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
 
 
 def parse_options(
@@ -44,7 +43,10 @@ def parse_options(
         help=f"folder this run writes to ({output or 'required'})",
     )
     add(
-        "--stage1-checkpoint", metavar="FILE", help=f"stage-1 weights of stage 2 ({DEFAULT_STAGE1})"
+        "--stage1-checkpoint",
+        metavar="FILE",
+        help="stage-1 weights of stage 2, in place of the checkpoint's own"
+        f" (where it has none: {DEFAULT_STAGE1})",
     )
     add("--resume", action="store_true", help="go on with the run in --checkpoint")
     add("--eval-only", action="store_true", help="evaluate --checkpoint and print the table")

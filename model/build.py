@@ -4,6 +4,7 @@ import os
 
 from lib.checkpoint import (
     BEST,
+    DEFAULT_STAGE1,
     Checkpoint,
     State,
     find_checkpoint,
@@ -90,6 +91,36 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
             )
 
 
+def build_mdtf(
+    config: Config, checkpoint: Checkpoint | None, stage1_path: str | os.PathLike | None
+) -> MDTF:
+    """Stage 1 and lifter as one module; the lifter's weights are the checkpoint's, if there is one.
+
+    stage1_path: the stage-1 weights that the user names. Raises UserError.
+    """
+    lifter = build_lifter(config)
+    if checkpoint:
+        load_weights(lifter, checkpoint.model, checkpoint.path)
+    bone_aware = find_bone_aware(checkpoint, stage1_path) if config.bone_branch else None
+    return MDTF(bone_aware, lifter, skeleton_of(config), config.bone_slots)
+
+
+def find_bone_aware(
+    checkpoint: Checkpoint | None, named: str | os.PathLike | None
+) -> BoneAwareModule:
+    """Stage 1 of stage 2: the file the user names, else the checkpoint's own, else the default."""
+    if named is not None:
+        return load_bone_aware(named)
+    if checkpoint and checkpoint.bone_aware is not None:
+        return bone_aware_from_weights(checkpoint.bone_aware, checkpoint.path)
+    if not find_path(DEFAULT_STAGE1).is_file():
+        raise UserError(
+            f"{DEFAULT_STAGE1}: no stage-1 checkpoint; train it with train_firststage.py, or give"
+            " another one with --stage1-checkpoint FILE"
+        )
+    return load_bone_aware(DEFAULT_STAGE1)
+
+
 def load_mdtf(
     path: str | os.PathLike,
     config: Config | None = None,
@@ -97,8 +128,8 @@ def load_mdtf(
 ) -> MDTF:
     """A trained MDTF in eval mode from a stage-2 checkpoint, ours or a released one.
 
-    config: needed where the file carries none (a released one). stage1_path: the stage-1 weights
-    where the file carries none. Raises UserError.
+    config: needed where the file carries none (a released one). stage1_path: as for build_mdtf.
+    Raises UserError.
     """
     checkpoint = load_checkpoint(path)
     if config is None:
@@ -108,13 +139,4 @@ def load_mdtf(
     if config.stage != 2:
         raise UserError(f"{path}: of stage 1; poses need a checkpoint and a config of stage 2")
     check_agreement(config, checkpoint)
-    bone_aware = None
-    if config.bone_branch and checkpoint.bone_aware is not None:
-        bone_aware = bone_aware_from_weights(checkpoint.bone_aware, path)
-    elif config.bone_branch and stage1_path is not None:
-        bone_aware = load_bone_aware(stage1_path)
-    elif config.bone_branch:
-        raise UserError(f"{path}: carries no stage-1 weights; give them with --stage1-checkpoint")
-    lifter = build_lifter(config)
-    load_weights(lifter, checkpoint.model, path)
-    return MDTF(bone_aware, lifter, skeleton_of(config), config.bone_slots).eval()
+    return build_mdtf(config, checkpoint, stage1_path).eval()

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+import lib.files
 from lib.checkpoint import (
     BEST,
+    DEFAULT_STAGE1,
     find_checkpoint,
     load_checkpoint,
     load_weights,
@@ -21,7 +23,14 @@ from lib.config import make_config
 from lib.errors import UserError
 from lib.skeleton import H36M
 from model.bone_aware import BoneAwareModule
-from model.build import bone_aware_from_weights, check_agreement, load_bone_aware, load_mdtf
+from model.build import (
+    bone_aware_from_weights,
+    build_lifter,
+    build_mdtf,
+    check_agreement,
+    load_bone_aware,
+    load_mdtf,
+)
 from model.lifter import Lifter
 from tests.samples import released_checkpoint, released_pair
 
@@ -132,7 +141,42 @@ def test_stage_2_where_stage_1_is_wanted(tmp_path):
     )
 
 
-def test_a_whole_model_from_two_published_files(tmp_path):
+def test_the_stage_1_that_the_user_names_wins(tmp_path, monkeypatch):
+    """One rule for training and demo: the named file, else the checkpoint's own, else the default.
+
+    The three are told apart by one weight, which is 1 in the named file, 2 in the own and 3 in the
+    default one.
+    """
+    monkeypatch.chdir(tmp_path)
+    config = make_config(CONFIG, "a.yaml")
+    first = {}
+    for number, path in ((1, "named.pth.tr"), (2, ""), (3, DEFAULT_STAGE1)):
+        module = BoneAwareModule(16, 2)
+        torch.nn.init.constant_(module.embed.bias, number)
+        first[number] = module.state_dict()
+        if path:
+            save_checkpoint(tmp_path / path, {"model": first[number]})
+    lifter = {"model": build_lifter(config).state_dict(), "config": config.as_dict()}
+    save_checkpoint("carries.pth.tr", {**lifter, "bone_aware": first[2]})
+    save_checkpoint("alone.pth.tr", lifter)
+
+    def used(path: str | None, named: str | None) -> float:
+        checkpoint = None if path is None else load_checkpoint(path)
+        whole = build_mdtf(config, checkpoint, named)  # what training builds
+        if path is not None:  # what the demo loads
+            assert torch.equal(
+                load_mdtf(path, None, named).bone_aware.embed.bias, whole.bone_aware.embed.bias
+            )
+        return whole.bone_aware.embed.bias[0].item()
+
+    paths = ("carries.pth.tr", "alone.pth.tr", None)
+    assert [used(path, "named.pth.tr") for path in paths] == [1, 1, 1]
+    assert [used(path, None) for path in paths] == [2, 3, 3]
+
+
+def test_a_whole_model_from_two_published_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lib.files, "PROJECT_ROOT", tmp_path)  # where a stage 1 of ours may be
     first, second = released_pair()
     path_1 = released_checkpoint(tmp_path / "1" / BEST, first)
     path_2 = released_checkpoint(tmp_path / "2" / BEST, second, prefix="module.")
