@@ -6,7 +6,7 @@ World: millimetres, z up, floor at 0. Camera: x right, y down, z forward. T fram
 import argparse
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from lib.camera import H36M_CAMERAS, Camera
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, write_atomic
+from lib.numbers import whole_number
 from lib.skeleton import H36M
 
 Rows = dict[str, np.ndarray | list[str]]
@@ -267,17 +268,6 @@ def refuse_to_overwrite(path: Path, force: bool) -> None:
         raise UserError(f"{path} exists; give --force to replace it, or another --dt-file")
 
 
-def whole_number(low: int, high: int = 2**31) -> Callable[[str], int]:
-    """An argparse type: an integer from low to high."""
-
-    def parse(text: str) -> int:
-        if not (text.isdecimal() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {low} to {high}")
-        return int(text)
-
-    return parse
-
-
 def add_output_flags(parser: argparse.ArgumentParser, dt_file: str, num_cameras: int) -> None:
     """The flags that every maker of such a file has."""
     parser.add_argument(
@@ -293,5 +283,5 @@ def add_output_flags(parser: argparse.ArgumentParser, dt_file: str, num_cameras:
         default=num_cameras,
         help="how many of the four cameras film a motion (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--seed", type=whole_number(), default=0)
     parser.add_argument("--force", action="store_true", help="replace an existing file")

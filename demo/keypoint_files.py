@@ -139,7 +139,7 @@ def _read_json(path: Path) -> Any:
 
 def _number(name: str) -> tuple[int, str]:
     """Sorts 'clip_000000000002_keypoints' by its last number."""
-    digits = re.findall(r"\d+", name)
+    digits = re.findall("[0-9]+", name)
     return (int(digits[-1]) if digits else 0), name
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.errors import UserError
+from lib.numbers import parse_whole
 
 # A person out of sight this long (seconds) is taken for a new one on return.
 PATIENCE = 2.0
@@ -193,15 +194,16 @@ def choose_tracks(tracks: list[Track], person: str) -> dict[int, Track]:
                 taken.update(zip(track.frames, track.keypoints, strict=True))
         frames = sorted(taken)
         return {order[0] + 1: Track(frames, [taken[frame] for frame in frames])}
-    if not person.isdigit() or not 1 <= int(person) <= len(tracks):
+    number = parse_whole(person, 1, len(tracks))
+    if number is None:
         listed = "; ".join(
-            f"{number}: frames {track.frames[0]} to {track.frames[-1]}"
-            for number, track in enumerate(tracks, 1)
+            f"{index}: frames {track.frames[0]} to {track.frames[-1]}"
+            for index, track in enumerate(tracks, 1)
         )
         raise UserError(
             f"--person {person}: give largest, all or a number of the people found ({listed})"
         )
-    return {int(person): tracks[int(person) - 1]}
+    return {number: tracks[number - 1]}
 
 
 def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:

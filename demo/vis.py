@@ -37,6 +37,7 @@ from demo.render import START, View
 from demo.video import Video, blank_frames, find_video, is_stream
 from lib.errors import CommandParser, UserError, run_main
 from lib.keypoints import LAYOUTS
+from lib.numbers import parse_whole, whole_number
 
 FORMATS = ("mp4", "npz", "json", "bvh", "html")
 OUTPUT = ROOT / "demo" / "output"
@@ -51,7 +52,7 @@ def parse_options() -> argparse.Namespace:
     add(
         "--video", metavar="FILE", help="video file (as given, or in demo/video/) or stream address"
     )
-    add("--webcam", metavar="N", type=int, help="camera number, live")
+    add("--webcam", metavar="N", type=whole_number(), help="camera number, live")
     add("--live", action="store_true", help="play --video as if it came from a camera")
     add(
         "--keypoints",
@@ -134,7 +135,7 @@ def check(options: argparse.Namespace) -> None:
     options.view = parse_view(options.view)
     options.camera_pitch = parse_pitch(options.camera_pitch)
     options.size = parse_size(options.size)
-    if options.person not in ("largest", "all") and not options.person.isdigit():
+    if options.person not in ("largest", "all") and parse_whole(options.person) is None:
         raise UserError(f"--person {options.person}: largest, all or a number")
     save = options.save_keypoints
     if save and Path(save).suffix.lower() not in (".npz", ".json"):
@@ -191,9 +192,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+    size = parse_whole(width, 1), parse_whole(height, 1)
+    if size[0] is None or size[1] is None:
         raise UserError(f"--size {text}: write it as 1280x720")
-    return int(width), int(height)
+    return size[0], size[1]
 
 
 def name_of(source: str) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from lib.checkpoint import DEFAULT_STAGE1
 from lib.errors import CommandParser, UserError
+from lib.numbers import whole_number
 from lib.run import log_to_stdout, logger
 from lib.step import PRECISIONS
 
@@ -51,7 +52,7 @@ def parse_options(
     add("--resume", action="store_true", help="go on with the run in --checkpoint")
     add("--eval-only", action="store_true", help="evaluate --checkpoint and print the table")
     add("--report", metavar="FILE.json", help="also write the evaluation as JSON")
-    add("-sd", "--seed", type=int, help="random seed (0)")
+    add("-sd", "--seed", type=whole_number(), help="random seed (0)")
     add(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
     )
@@ -59,7 +60,12 @@ def parse_options(
     add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
     add("--compile", action="store_true", help="torch.compile the model for training")
     add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
-    add("--num-cpus", type=int, default=1, help="processes that load data, this one included (1)")
+    add(
+        "--num-cpus",
+        type=whole_number(1),
+        default=1,
+        help="processes that load data, this one included (1)",
+    )
     add("--use-log", action="store_true", help="also write the log lines to train.log in the run")
     add("--use-tensorboard", action="store_true", help="write TensorBoard files into the run")
     add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
@@ -86,10 +92,6 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
     if options.save_every is not None and not options.save_every > 0:
         raise UserError(f"--save-every {options.save_every}: more than 0 minutes")
-    if options.num_cpus < 1:
-        raise UserError(f"--num-cpus {options.num_cpus}: at least 1")
-    if options.seed is not None and options.seed < 0:
-        raise UserError(f"--seed {options.seed}: at least 0")
 
 
 def _start_output() -> None:

@@ -1,6 +1,5 @@
 """Several processes of one run, as `torchrun` starts them, and each one's share of a batch."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lib.errors import UserError
+from lib.numbers import environment_number
 
 # Longer than an evaluation that the other processes wait for; a dead process is noticed at once.
 TIMEOUT = timedelta(minutes=30)
@@ -63,7 +63,7 @@ class Processes:
 
 def start_processes(device: str) -> Processes:
     """Join the run that `torchrun` started, or be its only process. Raises UserError."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = environment_number("WORLD_SIZE", 1, low=1)
     if world == 1:
         return Processes()
     backend = "gloo" if device == "cpu" or not torch.cuda.is_available() else "nccl"
@@ -73,7 +73,7 @@ def start_processes(device: str) -> Processes:
         raise UserError(
             f"the {world} processes did not find each other ({error}); start them with torchrun"
         ) from error
-    return Processes(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
+    return Processes(dist.get_rank(), world, environment_number("LOCAL_RANK", 0))
 
 
 def is_lost_process(error: RuntimeError) -> bool:

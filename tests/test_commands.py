@@ -431,9 +431,9 @@ def test_a_missing_stage_1_says_how_to_get_one(place, tmp_path, train_py, monkey
         (["--eval-only", "--resume", "--checkpoint", "x"], "exclude each other"),
         (["--report", "r.json", "--new-checkpoint", "x"], "--report belongs to --eval-only"),
         (["--new-checkpoint", "x"], "--config FILE is missing"),
-        (["--new-checkpoint", "x", "--num-cpus", "0"], "--num-cpus 0"),
-        (["--new-checkpoint", "x", "--seed", "-1"], "--seed -1"),
-        (["--new-checkpoint", "x", "--seed", "one"], "--seed"),
+        (["--new-checkpoint", "x", "--num-cpus", "0"], "--num-cpus: '0' is not a whole number"),
+        (["--new-checkpoint", "x", "--seed", "-1"], "--seed: '-1' is not a whole number"),
+        (["--new-checkpoint", "x", "--seed", "one"], "--seed: 'one' is not"),
         (["--epoch", "3"], "--epoch"),
     ],
 )

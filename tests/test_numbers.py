@@ -4,8 +4,14 @@ import argparse
 
 import pytest
 
+import train
+from data.preprocess import h36m, synthetic
+from demo import vis
 from lib.errors import UserError
 from lib.numbers import environment_number, parse_whole, whole_number
+from lib.parallel import start_processes
+from model.ops.library import thread_count
+from tests.training import run_command
 
 # int() takes some of these, str.isdigit() or str.isdecimal() others.
 NO_NUMBERS = (
@@ -57,3 +63,33 @@ def test_an_environment_variable(monkeypatch):
         monkeypatch.setenv("MDTF_TEST", wrong)
         with pytest.raises(UserError, match=f"MDTF_TEST={wrong}: not a whole number, 1 to 2"):
             environment_number("MDTF_TEST", 5, low=1)
+
+
+@pytest.mark.parametrize(
+    ("main", "flags"),
+    [
+        (train.main, ["--seed", "²"]),
+        (train.main, ["--num-cpus", "1_0"]),
+        (h36m.main, ["--n-frames", "٣"]),
+        (synthetic.main, ["--frames", "²"]),
+        (vis.main, ["--webcam", "²"]),
+        (vis.main, ["--person", "²", "--keypoints", "x.npz"]),
+        (vis.main, ["--size", "²x3", "--keypoints", "x.npz"]),
+    ],
+)
+def test_commands_take_no_other_numbers(main, flags):
+    status, out, err = run_command(main, flags)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"{flags[0]}" in err
+    assert flags[1] in err
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("WORLD_SIZE", lambda: start_processes("cpu")), ("MDTF_KERNEL_THREADS", thread_count)],
+)
+def test_variables_take_no_other_numbers(monkeypatch, name, read):
+    for wrong in ("²", "0", "two"):
+        monkeypatch.setenv(name, wrong)
+        with pytest.raises(UserError, match=f"^{name}={wrong}: not a whole number, 1 to "):
+            read()

@@ -7,20 +7,21 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from data.h36m import slice_h36m
-from lib.errors import CommandParser, UserError, run_main
+from lib.errors import CommandParser, run_main
 from lib.files import find_path
+from lib.numbers import whole_number
 
 
 def main() -> None:
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--n-frames", type=int, default=243, help="frames of a clip (243)")
+    parser.add_argument(
+        "--n-frames", type=whole_number(1, 10_000), default=243, help="frames of a clip (243)"
+    )
     parser.add_argument(
         "--data-root", default="data/motion3d", help="folder of the pickle and clips"
     )
     parser.add_argument("--dt-file", default="h36m_sh_conf_cam_source_final.pkl", help="the pickle")
     options = parser.parse_args()
-    if options.n_frames < 1:
-        raise UserError(f"--n-frames {options.n_frames}: a clip has at least one frame")
 
     root = find_path(options.data_root)
     directory = root / f"H36M-{options.n_frames}"

@@ -24,10 +24,10 @@ from data.projection import (
     add_output_flags,
     film_rows,
     refuse_to_overwrite,
-    whole_number,
     write_pickle,
 )
 from lib.errors import CommandParser, run_main
+from lib.numbers import whole_number
 from lib.skeleton import H36M
 
 # Subjects have numbers that Human3.6M does not use.

@@ -10,6 +10,7 @@ import os
 import torch
 from torch import Tensor
 
+from lib.numbers import environment_number
 from model.ops.compile import load_library
 from model.ops.definition import DirectionWeights
 
@@ -34,8 +35,7 @@ def thread_count() -> int:
     """
     if _forked:
         return 1
-    asked = os.environ.get(THREADS_VARIABLE, "")
-    return max(1, int(asked)) if asked.isdecimal() else torch.get_num_threads()
+    return environment_number(THREADS_VARIABLE, torch.get_num_threads(), low=1)
 
 
 def _structure(name: str, **fields: object) -> type[ctypes.Structure]:

@@ -26,6 +26,7 @@ from lib.config import load_config
 from lib.errors import run_main
 from lib.geometry import polar_bins
 from lib.losses import lifting_losses
+from lib.numbers import whole_number
 from model.blocks import recompute_blocks
 from model.build import build_bone_aware, build_lifter, skeleton_of
 from model.mamba import BiMamba
@@ -193,7 +194,7 @@ def main() -> None:
     command = parser(__doc__)
     command.add_argument("--sizes", nargs="+", default=["tiny", "large"])
     command.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    command.add_argument("--stage1-batch", type=int, default=128)
+    command.add_argument("--stage1-batch", type=whole_number(1), default=128)
     command.add_argument("--memory-of", nargs=2, metavar=("SIZE", "CASE"), help="only print it")
     options = command.parse_args()
     torch.set_num_threads(options.threads)

@@ -23,6 +23,7 @@ from lib.config import load_config
 from lib.errors import CommandParser, run_main
 from lib.evaluation import evaluate_h36m, predict
 from lib.losses import lifting_losses
+from lib.numbers import whole_number
 from lib.optim import make_optimizer
 from lib.skeleton import H36M
 from model.build import build_bone_aware, build_lifter
@@ -69,9 +70,9 @@ def overfit(dataset: ClipDataset, options: argparse.Namespace) -> float:
 
 def main() -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--frames", type=int, default=27)
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--frames", type=whole_number(1), default=27)
+    parser.add_argument("--steps", type=whole_number(1), default=2400)
+    parser.add_argument("--threads", type=whole_number(1), default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

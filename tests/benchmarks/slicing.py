@@ -20,6 +20,7 @@ import numpy as np
 
 from lib.camera import H36M_CAMERAS
 from lib.files import PROJECT_ROOT
+from lib.numbers import whole_number
 
 VIDEO = 1800  # frames of a video, about as long as Human3.6M's
 ACTIONS = 15
@@ -75,8 +76,8 @@ def slice_file(path: Path, n_frames: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a folder with 3 GB to spare")
-    parser.add_argument("--frames", type=int, nargs=2, default=[1_559_752, 566_920])
-    parser.add_argument("--n-frames", type=int, default=243)
+    parser.add_argument("--frames", type=whole_number(1), nargs=2, default=[1_559_752, 566_920])
+    parser.add_argument("--n-frames", type=whole_number(1), default=243)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="slicing-", dir=options.out))

@@ -13,6 +13,7 @@ import torch
 
 from lib.errors import CommandParser
 from lib.files import write_json
+from lib.numbers import whole_number
 from model.ops import resolve_backend
 
 
@@ -57,8 +58,8 @@ def interleaved(variants: dict[str, Callable[[], object]], repeats: int) -> dict
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     command = CommandParser(description=(description or "").partition("\n")[0])
-    command.add_argument("--threads", type=int, default=2)
-    command.add_argument("--repeats", type=int, default=5, help="turns of each variant")
+    command.add_argument("--threads", type=whole_number(1), default=2)
+    command.add_argument("--repeats", type=whole_number(1), default=5, help="turns of each variant")
     command.add_argument("--json", metavar="FILE", help="also write the results there")
     return command
 
