@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read without running code, released names translated to ours."""
+"""Checkpoints: written whole, and read without running code; ours and released ones."""
 
 import os
 import pickle
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
+from lib.released import State, is_released, translate_released, without_prefix
 
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
 PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
 PATTERN = "*.pth.tr"
 DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
-
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,56 +35,6 @@ class Checkpoint:
     epoch: int
     best: float | None
     training: dict[str, Any] | None  # optimizer and random states, what --resume needs
-
-
-# --- Released names -------------------------------------------------------------------------
-
-# In released GEM blocks the norms of the residual branches carry the mixer's name.
-_RENAMES: tuple[tuple[str, str], ...] = (
-    (r"\bmambanorm([12])\b", r"norm\1"),
-    (r"\b(?:gcnmamba|mamba)\.A_b_log\b", "mixer.backward_scan.A_log"),
-    (r"\b(?:gcnmamba|mamba)\.(D|conv1d|x_proj|dt_proj)_b\b", r"mixer.backward_scan.\1"),
-    (r"\b(?:gcnmamba|mamba)\.(A_log|D|conv1d|x_proj|dt_proj)\b", r"mixer.forward_scan.\1"),
-    (r"\b(?:gcnmamba|mamba)\.norm_gcn_b\b", "mixer.backward_graph.norm"),
-    (r"\b(?:gcnmamba|mamba)\.norm_gcn\b", "mixer.forward_graph.norm"),
-    (r"\b(?:gcnmamba|mamba)\.gcn_b\b", "mixer.backward_graph.conv"),
-    (r"\b(?:gcnmamba|mamba)\.gcn\b", "mixer.forward_graph.conv"),
-    (r"\bconv\.U\b", "conv.own"),
-    (r"\bconv\.V\b", "conv.neighbours"),
-    (r"\bconv\.batch_norm\b", "conv.norm"),
-    (r"\b(?:gcnmamba|mamba)\b", "mixer"),
-    (r"^STEblocks\b", "spatial"),
-    (r"^TTEblocks\b", "temporal"),
-    (r"^Spatial_norm\b", "spatial_norm"),
-    (r"^Temporal_norm\b", "temporal_norm"),
-    (r"^Spatial_pos_embed$", "spatial_position"),
-    (r"^Temporal_pos_embed$", "temporal_position"),
-    (r"^Spatial_patch_to_embedding1?\b", "embed"),
-    (r"^Spatial_patch_to_embedding2\b", "bone_branch.embed"),
-    (r"^limbSpatialMamba\b", "bone_branch.spatial"),
-    (r"^limbSpatialNorm\b", "bone_branch.spatial_norm"),
-    (r"^limbTemporalMamba\b", "bone_branch.temporal"),
-    (r"^limbTemporalNorm\b", "bone_branch.temporal_norm"),
-    (r"^fusion\b", "fusion.score"),
-    (r"^mlp\.(\d+)\b", r"narrow.\1"),
-)
-_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
-
-
-def is_released(state: Mapping[str, Any]) -> bool:
-    """Whether parameter names are those of the released code."""
-    return any("STEblocks." in name for name in state)
-
-
-def translate_released(state: Mapping[str, Tensor]) -> State:
-    """Released parameter names, with or without `module.`, -> ours; the values are untouched."""
-    translated = {}
-    for name, value in state.items():
-        ours = _PREFIXES.sub("", name)
-        for pattern, replacement in _RENAMES:
-            ours = re.sub(pattern, replacement, ours)
-        translated[ours] = value
-    return translated
 
 
 # --- Reading --------------------------------------------------------------------------------
@@ -152,7 +101,7 @@ def _state(path: Path, value: Any, what: str) -> State:
         raise UserError(f"{path}: {what} is not a set of named tensors; use another checkpoint")
     if is_released(value):
         return translate_released(value)
-    return {_PREFIXES.sub("", name): tensor for name, tensor in value.items()}
+    return without_prefix(value)
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:

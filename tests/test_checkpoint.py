@@ -17,10 +17,10 @@ from lib.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
-    translate_released,
 )
 from lib.config import make_config
 from lib.errors import UserError
+from lib.released import translate_released
 from lib.skeleton import H36M
 from model.bone_aware import BoneAwareModule
 from model.build import (

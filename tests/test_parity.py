@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.checkpoint import load_weights, translate_released
+from lib.checkpoint import load_weights
 from lib.errors import UserError
 from lib.evaluation import predict
 from lib.geometry import bone_features, flip_pose
+from lib.released import released_names, translate_released
 from lib.skeleton import H36M
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
@@ -173,6 +174,9 @@ def test_published_names_and_shapes_are_just_ours(parity_folder, name, shapes):
         key, shape = line.split("\t")
         published[key] = tuple(int(n) for n in shape.strip("()").split(",") if n.strip())
     assert shapes == published
+    # In the order too: it is that of the released optimizer's states.
+    stage, depth = {"bam": (1, 4), "tiny": (2, 8), "large": (2, 12)}[name]
+    assert list(released_names(stage, depth)) == list(published)
 
     translated = translate_released({k: torch.empty(s) for k, s in published.items()})
     module = {

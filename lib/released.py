@@ -1,0 +1,124 @@
+"""The layout of the released code's checkpoints: its names for our tensors, in its order."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+Names = Iterator[tuple[str, str]]  # pairs (released name, our name)
+T = TypeVar("T")
+
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _pair(released: str, ours: str) -> Names:
+    for name in ("weight", "bias"):
+        yield f"{released}.{name}", f"{ours}.{name}"
+
+
+def _direction(end: str, released: str, ours: str) -> Names:
+    yield from _pair(f"{released}.conv1d{end}", f"{ours}.conv1d")
+    yield f"{released}.x_proj{end}.weight", f"{ours}.x_proj.weight"
+    yield from _pair(f"{released}.dt_proj{end}", f"{ours}.dt_proj")
+
+
+def _graph(released: str, ours: str) -> Names:
+    yield from _pair(f"{released}.U", f"{ours}.own")
+    yield from _pair(f"{released}.V", f"{ours}.neighbours")
+    yield from _pair(f"{released}.batch_norm", f"{ours}.norm")
+    for name in _BUFFERS:
+        yield f"{released}.batch_norm.{name}", f"{ours}.norm.{name}"
+
+
+def _mixer(released: str, ours: str, has_graph: bool) -> Names:
+    for end, log, scan in (("", "A_log", "forward"), ("_b", "A_b_log", "backward")):
+        yield f"{released}.{log}", f"{ours}.{scan}_scan.A_log"
+        yield f"{released}.D{end}", f"{ours}.{scan}_scan.D"
+    yield f"{released}.in_proj.weight", f"{ours}.in_proj.weight"
+    yield from _direction("", released, f"{ours}.forward_scan")
+    yield from _direction("_b", released, f"{ours}.backward_scan")
+    yield f"{released}.out_proj.weight", f"{ours}.out_proj.weight"
+    if has_graph:
+        yield from _pair(f"{released}.norm_gcn", f"{ours}.forward_graph.norm")
+        yield from _pair(f"{released}.norm_gcn_b", f"{ours}.backward_graph.norm")
+        yield from _graph(f"{released}.gcn", f"{ours}.forward_graph.conv")
+        yield from _graph(f"{released}.gcn_b", f"{ours}.backward_graph.conv")
+
+
+def _mlp(released: str, ours: str) -> Names:
+    yield from _pair(f"{released}.mlp.fc1", f"{ours}.mlp.fc1")
+    yield from _pair(f"{released}.mlp.fc2", f"{ours}.mlp.fc2")
+
+
+def _block(released: str, ours: str) -> Names:
+    yield from _pair(f"{released}.norm1", f"{ours}.norm1")
+    yield from _mixer(f"{released}.mamba", f"{ours}.mixer", has_graph=False)
+    yield from _pair(f"{released}.norm2", f"{ours}.norm2")
+    yield from _mlp(released, ours)
+
+
+def _gem_block(released: str, ours: str) -> Names:
+    yield from _mixer(f"{released}.gcnmamba", f"{ours}.mixer", has_graph=True)
+    yield from _mlp(released, ours)
+    yield from _pair(f"{released}.mambanorm1", f"{ours}.norm1")
+    yield from _pair(f"{released}.mambanorm2", f"{ours}.norm2")
+
+
+def _bone_aware(depth: int) -> Names:
+    yield from _pair("Spatial_patch_to_embedding", "embed")
+    for released, ours in (("STEblocks", "spatial"), ("TTEblocks", "temporal")):
+        for i in range(depth):
+            yield from _block(f"{released}.{i}", f"{ours}.{i}")
+    names = ("mlp", "narrow"), ("Spatial_norm", "spatial_norm"), ("Temporal_norm", "temporal_norm")
+    for released, ours in names:
+        for i in range(depth):
+            yield from _pair(f"{released}.{i}", f"{ours}.{i}")
+
+
+def _lifter(depth: int) -> Names:
+    yield "Spatial_pos_embed", "spatial_position"
+    yield "Temporal_pos_embed", "temporal_position"
+    yield from _pair("Spatial_patch_to_embedding1", "embed")
+    yield from _pair("Spatial_patch_to_embedding2", "bone_branch.embed")
+    for i in range(depth):
+        yield from _gem_block(f"STEblocks.{i}", f"spatial.{i}")
+    for i in range(depth):
+        yield from _block(f"TTEblocks.{i}", f"temporal.{i}")
+    for axis in ("spatial", "temporal"):
+        name = f"limb{axis.capitalize()}"
+        yield from _block(f"{name}Mamba", f"bone_branch.{axis}")
+        yield from _pair(f"{name}Norm", f"bone_branch.{axis}_norm")
+    yield from _pair("fusion", "fusion.score")
+    yield from _pair("Spatial_norm", "spatial_norm")
+    yield from _pair("Temporal_norm", "temporal_norm")
+    yield from _pair("head.0", "head.0")
+    yield from _pair("head.1", "head.1")
+
+
+def released_names(stage: int, depth: int) -> dict[str, str]:
+    """Released name -> our name of every tensor of a stage, in the order of the released model."""
+    return dict(_bone_aware(depth) if stage == 1 else _lifter(depth))
+
+
+def without_prefix(values: Mapping[str, T]) -> dict[str, T]:
+    """Names without the `module.` and `_orig_mod.` that wrappers of a model put before them."""
+    return {_WRAPPERS.sub("", name): value for name, value in values.items()}
+
+
+def is_released(state: Mapping[str, Tensor]) -> bool:
+    """Whether parameter names are those of the released code."""
+    return any("STEblocks." in name for name in state)
+
+
+def translate_released(state: Mapping[str, Tensor]) -> State:
+    """Tensors under released names, with or without `module.`, -> the same under our names.
+
+    A name that the released model does not have stays as it is.
+    """
+    bare = without_prefix(state)
+    depth = len({name.split(".")[1] for name in bare if name.startswith("STEblocks.")})
+    names = released_names(1 if "mlp.0.weight" in bare else 2, depth)
+    return {names.get(name, name): value for name, value in bare.items()}
