@@ -1,10 +1,13 @@
 # make quickstart   everything once, on synthetic data: install, slice, train both stages, evaluate
-# make test         install, then the whole test suite
+# make test         install, then the whole test suite; what needs Chromium, ffmpeg or the demo's
+#                   packages skips where they are missing (TEST_FLAGS=--no-skips: fails)
 # make lint         ruff's checks and its formatting
+# make types        mypy
+# make demo         the demo's packages into .venv
 # A second call reuses .venv; `make clean` removes it and what quickstart wrote.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test lint types demo install clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +32,12 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) -r requirements-dev.txt
 	@touch $@
 
+$(VENV)/.installed-demo: requirements-demo.txt $(VENV)/.installed
+	$(PIP) -r requirements-demo.txt
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+
 quickstart: install
 	rm -rf $(OUT)
 	$(RUN) data/preprocess/synthetic.py --data-root $(OUT)/data --frames 150
@@ -40,11 +49,14 @@ quickstart: install
 		--report $(OUT)/report.json
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(TEST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(RUN) -m mypy
 
 clean:
 	rm -rf $(VENV) $(OUT)

@@ -1,12 +1,38 @@
 """What all tests share: one thread, fixed seeds, and the optional folder of reference results."""
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+from tests.skips import NEEDS_SHARED, SHARED, refuse_skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "a skipped test fails, unless it needs a GPU or ../shared and there is none"
+    parser.addoption("--no-skips", action="store_true", help=text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if item.config.getoption("--no-skips"):
+        refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if collector.config.getoption("--no-skips"):
+        refuse_skip(report)
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,5 +55,5 @@ def parity_folder() -> Path:
     """Reference results that are not part of the project; tests that need them skip without."""
     folder = SHARED / "parity"
     if not folder.is_dir():
-        pytest.skip("no reference results beside the project")
+        pytest.skip(NEEDS_SHARED)
     return folder

@@ -1,7 +1,6 @@
 """The detectors' common face, and what is said where one is missing."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +12,9 @@ from demo.detectors.rtmpose import RTMPose
 from demo.video import Video
 from lib.errors import UserError
 from lib.keypoints import COCO_17, HALPE_26
+from tests.skips import SHARED, needs_shared
 
-MEDIA = Path(__file__).parents[1].parent / "shared" / "media" / "video_juggle.mp4"
+MEDIA = SHARED / "media" / "video_juggle.mp4"
 
 
 def test_an_unknown_detector_is_told_with_the_likely_one():
@@ -71,7 +71,7 @@ def test_instances_that_follow_nobody_or_the_same_person_are_closed():
     assert [pose.closed for pose in poses] == [False, True, True, False]
 
 
-@pytest.mark.skipif(not MEDIA.exists(), reason="needs the sample video")
+@needs_shared(MEDIA)
 def test_mediapipe_follows_two_people_side_by_side():
     """The juggler beside his mirror image: two people, left and right."""
     pytest.importorskip("mediapipe")

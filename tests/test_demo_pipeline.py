@@ -21,9 +21,10 @@ from lib.keypoints import H36M_17
 from lib.skeleton import H36M
 from model.build import build_bone_aware, build_lifter
 from tests.demo_samples import make_video
+from tests.skips import SHARED, needs_shared
 
 ROOT = Path(__file__).parents[1]
-MEDIA = ROOT.parent / "shared" / "media" / "video_juggle.mp4"
+MEDIA = SHARED / "media" / "video_juggle.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +213,7 @@ def test_importing_the_demo_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not MEDIA.exists(), reason="needs the sample video")
+@needs_shared(MEDIA)
 def test_mediapipe_finds_the_juggler(lifter):
     pytest.importorskip("mediapipe")
     from demo.detectors import choose_detector

@@ -29,8 +29,9 @@ from demo.detectors.yolo import (
 )
 from lib.errors import UserError
 from lib.keypoints import COCO_17
+from tests.skips import SHARED, needs_shared
 
-LISTING = Path(__file__).parents[1].parent / "shared" / "parity" / "state_dict_hrnet_w48.txt"
+LISTING = SHARED / "parity" / "state_dict_hrnet_w48.txt"
 
 
 # --- HRNet ----------------------------------------------------------------------------------
@@ -125,7 +126,7 @@ def test_hrnet_w48_has_the_published_size():
     assert not any(name.startswith("stage4.2.fuse_layers.1") for name in shapes)
 
 
-@pytest.mark.skipif(not LISTING.exists(), reason="needs the published list of names")
+@needs_shared(LISTING)
 def test_names_and_shapes_are_those_of_the_published_file():
     listed = dict(line.split("\t") for line in LISTING.read_text().splitlines())
     ours = {name: str(tuple(value.shape)) for name, value in HRNet().state_dict().items()}

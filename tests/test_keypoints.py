@@ -1,15 +1,14 @@
 """Keypoint layouts: hand-worked joints, mirror symmetry, and the detections of a real video."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from lib.errors import UserError
 from lib.keypoints import BLAZEPOSE_33, BODY_25, COCO_17, HALPE_26, LAYOUTS, find_layout
 from lib.skeleton import H36M
+from tests.skips import SHARED, needs_shared
 
-MEDIA = Path(__file__).parents[1].parent / "shared" / "media" / "keypoints_video_juggle.npz"
+MEDIA = SHARED / "media" / "keypoints_video_juggle.npz"
 
 
 def test_sizes_are_the_published_ones():
@@ -73,7 +72,7 @@ def test_limbs_keep_their_side():
         assert not joints[H36M.index("right_wrist")].any()
 
 
-@pytest.mark.skipif(not MEDIA.exists(), reason="needs the sample detections")
+@needs_shared(MEDIA)
 def test_blazepose_as_in_the_sample_detections():
     with np.load(MEDIA, allow_pickle=False) as sample:
         keypoints, expected = sample["kp33"][..., [0, 1, 3]], sample["h36m17"]

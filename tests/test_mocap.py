@@ -18,9 +18,10 @@ from data.preprocess.synthetic import perform, rest_pose
 from data.projection import CAMERAS, MIN_DEPTH
 from lib.errors import UserError
 from lib.skeleton import H36M
+from tests.skips import SHARED, needs_shared
 
 SCRIPT = Path(mocap.__file__)
-SHARED = Path(__file__).parents[1].parent / "shared" / "mocap" / "mocap17_cmu.npz"
+MOCAP = SHARED / "mocap" / "mocap17_cmu.npz"
 HEAD = {"fps": 50.0, "unit_m": 0.0005, "parents": list(H36M.parents)}
 CLIPS = {
     "a_walk": {"subject": "a", "action": "slow walk", "split": "train"},
@@ -204,9 +205,9 @@ def test_the_command_s_mistakes_write_nothing(tmp_path, file):
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the motion capture is not here")
+@needs_shared(MOCAP)
 def test_real_motion_is_whole_and_in_the_picture():
-    clips = read_mocap(SHARED)
+    clips = read_mocap(MOCAP)
     check_held_out(clips)
     assert len(clips) == 263
     assert sum(len(clip.motion) for clip in clips) == 142_991
