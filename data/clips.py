@@ -10,6 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +23,13 @@ from torch.utils.data import Dataset
 from data.safe_pickle import load_pickle
 from lib.errors import UserError
 from lib.evaluation import TestFrames
-from lib.files import UNREADABLE, write_json
+from lib.files import UNREADABLE, sync_directory, write_json
+from lib.locks import locked, try_lock
 from lib.skeleton import H36M
 
 SPLITS = ("train", "test")
 INDEX, FORMAT = "index.json", 1
+_UNFINISHED, _LOCK = ".slicing-", ".lock"
 _TEST_ARRAYS = ("action", "video", "factor", "pose_3d_mm", "image_size")
 
 
@@ -52,21 +55,12 @@ def clip_index(sources: Sequence[str] | np.ndarray, frames: int, stride: int) ->
     return np.concatenate(clips)
 
 
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 class ArrayWriter:
     """Writes a data set's arrays beside their place; only a clean exit puts them there.
 
     The arrays' folder gets a new name each time and index.json, replaced last, says which one
-    counts: a run killed at any moment leaves the old data set or none.
+    counts: a run killed at any moment leaves the old data set or none. Of two that write at once,
+    the one that ends last counts.
     """
 
     def __init__(self, directory: Path, n_frames: int, made_from: str) -> None:
@@ -76,12 +70,18 @@ class ArrayWriter:
     def __enter__(self) -> "ArrayWriter":
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
-            self._folder = self.directory / f".slicing-{os.getpid()}"
-            self._folder.mkdir()
+            with self._directory_lock():
+                self._remove_leftovers()
+                self._folder = self.directory / f"{_UNFINISHED}{uuid.uuid4().hex[:8]}"
+                self._folder.mkdir()
+                self._alive = try_lock(self._folder / _LOCK)
         except OSError as error:
             raise self._refused(error) from error
         return self
+
+    def _directory_lock(self) -> AbstractContextManager[None]:
+        """Taken while folders come and go: what is not locked then belongs to a dead run."""
+        return locked(self.directory / _LOCK)
 
     def _refused(self, error: OSError) -> UserError:
         reason = error.strerror or error
@@ -90,9 +90,12 @@ class ArrayWriter:
         )
 
     def _remove_leftovers(self) -> None:
-        for folder in self.directory.glob(".slicing-*"):
-            if not _is_running(folder.name.rpartition("-")[2]):
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.directory.glob(f"{_UNFINISHED}*"):
+            with suppress(OSError):  # what may not be removed may stay
+                lock = try_lock(folder / _LOCK)
+                if lock is not None:
+                    lock.release()
+                    shutil.rmtree(folder)
 
     def add(
         self,
@@ -124,9 +127,20 @@ class ArrayWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            return
+        try:
+            with self._directory_lock():
+                if self._alive is not None:  # Windows neither removes nor renames a file in use
+                    self._alive.release()
+                if kind is None:
+                    self._put_in_place()
+                else:
+                    shutil.rmtree(self._folder, ignore_errors=True)
+        except OSError as failure:
+            raise self._refused(failure) from failure
+
+    def _put_in_place(self) -> None:
+        (self._folder / _LOCK).unlink(missing_ok=True)
+        sync_directory(self._folder)
         name = f"arrays-{uuid.uuid4().hex[:8]}"
         self._folder.rename(self.directory / name)
         write_json(self.directory / INDEX, self.index | {"arrays": name})

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and where a relative path is looked for."""
 
+import errno
 import json
 import os
 import tempfile
@@ -35,10 +36,17 @@ def find_path(path: str | os.PathLike) -> Path:
     return below_root if below_root.exists() else given
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync_directory(directory: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can do that."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
+            raise
     finally:
         os.close(descriptor)
 
@@ -65,7 +73,7 @@ def write_atomic(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO[Any]]
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private
         os.replace(temporary, path)
         temporary = None
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(

@@ -12,16 +12,13 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock
 
 from lib.checkpoint import PATTERN
 from lib.curves import draw_curves
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, write_atomic, write_json
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: two runs in one folder go unnoticed
-    fcntl = None  # type: ignore[assignment]
+from lib.locks import try_lock
 
 CONFIG, RUN, HISTORY, CURVES = "config.yaml", "run.json", "history.jsonl", "curves.png"
 logger = logging.getLogger("mdtf")
@@ -92,7 +89,7 @@ class Run:
         Raises UserError: the folder holds another run, or cannot be written.
         """
         self.folder = Path(folder)
-        self._take_folder()
+        self._lock = self._take_folder()
         held = sorted(p.name for p in self.folder.glob(PATTERN))
         if held and not is_resumed:
             raise UserError(
@@ -111,24 +108,21 @@ class Run:
         if use_wandb:
             self._start_wandb(wandb_name, config, is_resumed)
 
-    def _take_folder(self) -> None:
+    def _take_folder(self) -> FileLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / ".lock", "a")  # noqa: SIM115 (held until the end)
+            lock = try_lock(self.folder / ".lock")
         except OSError as error:
             raise UserError(
                 f"cannot write into {self.folder}: {error.strerror or error}; choose another"
                 " --new-checkpoint"
             ) from error
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if lock is None:
             raise UserError(
                 f"{self.folder}: another run is writing there; wait for it, or choose another"
                 " --new-checkpoint"
-            ) from error
+            )
+        return lock
 
     def _add_session(self, command: list[str], seed: int) -> None:
         """run.json lists every start of this run: a resumed one has several."""
@@ -213,4 +207,4 @@ class Run:
             self._wandb.finish()
         if self._tensorboard is not None:
             self._tensorboard.close()
-        self._lock.close()
+        self._lock.release()

@@ -231,7 +231,7 @@ def die(*_, **__):
 
 
 def write_and_be_killed(folder, kill_at):
-    """write_arrays(folder, seed=1) in a process that is killed somewhere; returns its status."""
+    """write_arrays(folder, seed=1) in a process that is killed there; returns its status."""
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -246,8 +246,9 @@ def write_and_be_killed(folder, kill_at):
         elif kill_at == "clean up":
             shutil.rmtree = die
         write_arrays(folder, seed=1)
-    finally:
         os._exit(0)
+    finally:
+        os._exit(1)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +273,67 @@ def test_a_killed_run_leaves_the_old_data_set_or_none(tmp_path, kill_at, had_one
     new, clips = write_arrays(folder, seed=2)
     assert np.array_equal(ClipDataset(folder, "train", T)[0][0], new[0, 0][clips[0]])
     assert len(os.listdir(folder)) == 2
+
+
+def stopped_halfway(folder):
+    """The folder of a run that was killed while it wrote its arrays."""
+    assert write_and_be_killed(folder, "second array") == -signal.SIGKILL
+    (left,) = folder.glob(".slicing-*")
+    return left
+
+
+def test_what_a_dead_run_left_is_removed_whoever_has_its_number_now(tmp_path):
+    """In a container process numbers start anew: those in old names belong to living processes."""
+    folder = tmp_path / "H36M-6"
+    left = stopped_halfway(folder)
+    for number in (os.getpid(), os.getppid(), 1):
+        shutil.copytree(left, folder / f".slicing-{number}")
+    new, clips = write_arrays(folder, seed=2)
+    assert np.array_equal(ClipDataset(folder, "train", T)[0][0], new[0, 0][clips[0]])
+    assert len(os.listdir(folder)) == 2
+
+
+def test_a_living_run_is_left_alone(tmp_path):
+    """Another process slices from start to end while one is at it; the last one counts."""
+    old, clips = write_arrays(tmp_path)
+    with ArrayWriter(tmp_path, T, "a.pkl") as writer:
+        for split in ("train", "test"):
+            writer.add(split, *old[1], clips)
+        assert write_and_be_killed(tmp_path, kill_at=None) == 0
+        between = ClipDataset(tmp_path, "train", T)[0][0]
+        assert not np.array_equal(between, old[0, 0][clips[0]])
+        assert write_and_be_killed(tmp_path, "second array") == -signal.SIGKILL
+    assert np.array_equal(ClipDataset(tmp_path, "train", T)[0][0], old[1, 0][clips[0]])
+    write_arrays(tmp_path, seed=2)
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_many_slicings_at_once_leave_one_whole_data_set(tmp_path):
+    children = []
+    for seed in range(6):
+        children.append(os.fork())
+        if not children[-1]:
+            try:
+                for _ in range(5):
+                    write_arrays(tmp_path, seed)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 6
+    assert len(os.listdir(tmp_path)) == 2
+    found = [ClipDataset(tmp_path, split, T).source.read([0, 1]) for split in ("train", "test")]
+    written = []
+    for seed in range(6):
+        poses, clips = write_arrays(tmp_path / "again", seed)
+        written.append([pose[clips[:2]] for split in poses for pose in split])
+    equal = [
+        all(
+            np.array_equal(a, b)
+            for a, b in zip([p for pair in found for p in pair], one, strict=True)
+        )
+        for one in written
+    ]
+    assert sum(equal) == 1
 
 
 def damage_json(folder):

@@ -155,3 +155,28 @@ def test_other_files_may_be_replaced(tmp_path):
         (tmp_path / name).write_bytes(b"equal")
     refuse_same_file(tmp_path / "result", [tmp_path / "source", "rtsp://host/stream", None])
     refuse_same_file(tmp_path / "new", [tmp_path / "source", tmp_path])
+
+
+@pytest.mark.parametrize("refuses", ["open", "fsync"])
+def test_a_system_that_cannot_sync_folders_writes_files_all_the_same(
+    tmp_path, monkeypatch, refuses
+):
+    """Windows opens no folders; some network file systems do not sync them."""
+    real_open, real_fsync = os.open, os.fsync
+
+    def no_folder(path, *arguments, **settings):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *arguments, **settings)
+
+    def no_sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        real_fsync(descriptor)
+
+    if refuses == "open":
+        monkeypatch.setattr(os, "open", no_folder)
+    else:
+        monkeypatch.setattr(os, "fsync", no_sync)
+    write_json(tmp_path / "a.json", [1])
+    assert json.loads((tmp_path / "a.json").read_text()) == [1]
