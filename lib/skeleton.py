@@ -107,7 +107,7 @@ MPI_INF_3DHP = Skeleton(
         *("left_hip", "left_knee", "left_ankle"),
         *("pelvis", "spine", "head"),
     ),
-    parents=(16, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
+    parents=(1, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
 )
 
 SKELETONS = {"h36m": H36M, "mpi_inf_3dhp": MPI_INF_3DHP}

@@ -18,12 +18,29 @@ def test_bone_k_of_h36m_joins_joint_k_plus_1_to_its_parent():
 
 
 def test_bones_of_3dhp_are_the_published_edges():
-    chains = ([0, 16], [16, 1], [1, 15], [15, 14], [1, 2, 3, 4], [1, 5, 6, 7])
+    """Head top (0) and head (16) both hang from the neck (1)."""
+    chains = ([0, 1], [16, 1], [1, 15], [15, 14], [1, 2, 3, 4], [1, 5, 6, 7])
     chains += ([14, 8, 9, 10], [14, 11, 12, 13])
     edges = {frozenset(pair) for chain in chains for pair in itertools.pairwise(chain)}
     assert {frozenset(bone) for bone in MPI_INF_3DHP.bones} == edges
     assert len(edges) == 16
     assert MPI_INF_3DHP.root == 14
+
+
+@pytest.mark.parametrize("reverse_joints", [False, True])
+def test_adjacency_of_3dhp_is_the_published_one(reverse_joints):
+    """Each joint's neighbours as the released 3DHP code lists them."""
+    neighbours = {
+        **{0: [1], 1: [0, 2, 5, 15, 16], 2: [1, 3], 3: [2, 4], 4: [3], 5: [1, 6], 6: [5, 7]},
+        **{7: [6], 8: [9, 14], 9: [8, 10], 10: [9], 11: [12, 14], 12: [11, 13], 13: [12]},
+        **{14: [15, 11, 8], 15: [1, 14], 16: [1]},
+    }
+    expected = np.zeros((17, 17))
+    for joint, others in neighbours.items():
+        for other in others:
+            place = (16 - joint, 16 - other) if reverse_joints else (joint, other)
+            expected[place] = 1
+    assert (MPI_INF_3DHP.adjacency(reverse_joints) == expected).all()
 
 
 def test_flip_orders_by_hand():
