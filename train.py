@@ -34,7 +34,7 @@ from model.ops import BACKENDS, resolve_backend, set_default_backend
 from model.ops.matmul import fast_matmul
 
 # What a resumed run may change without becoming another run.
-FREE_ON_RESUME = ("epochs", "data_root", "dt_file")
+FREE_ON_RESUME = ("epochs", "data_root", "dt_file", "dt_init")
 
 
 def main(stage: int | None = None, output: str | None = None) -> int:
@@ -69,7 +69,7 @@ def run_command(options: argparse.Namespace, processes: Processes, stage: int | 
     )
     seed = choose_seed(options, checkpoint)
     seed_everything(seed)
-    task = make_stage(config, options, checkpoint, device)
+    task = make_stage(config, options, checkpoint, device, seed)
     with fast_matmul(device):
         if options.eval_only:
             evaluate(task, options, processes)
@@ -136,6 +136,7 @@ def make_stage(
     options: argparse.Namespace,
     checkpoint: Checkpoint | None,
     device: torch.device,
+    seed: int,
 ) -> Stage:
     """The model with its weights, and the test set it is scored on. Raises UserError."""
     skeleton = skeleton_of(config)
@@ -149,7 +150,7 @@ def make_stage(
     test = open_dataset(config, "test")
     pickle_path = find_path(config.data_root) / config.dt_file
     clip_frames, test_frames = load_test_frames(test.source, pickle_path)
-    return LiftingStage(model, config, skeleton, test, clip_frames, test_frames, device)
+    return LiftingStage(model, config, skeleton, test, clip_frames, test_frames, device, seed)
 
 
 def open_dataset(config: Config, split: str) -> ClipDataset:

@@ -48,6 +48,8 @@ class Config:
     accumulate: int = _key(1, low=1)  # parts a batch is split into, to save memory
     checkpoint_blocks: bool = _key(False)  # recompute blocks in the backward, to save memory
     ema_decay: float = _key(0.0, low=0, high=1)  # moving average of the weights; 0 for none
+    # Stage 1 keeps its DropPath on in stage 2, while training and while scoring: as released
+    stage1_drop_path: bool = _key(False)
     decay_all: bool = _key(True)  # weight decay on norms, biases, A_log, D … too, as released
     flip: bool = _key(True)  # random mirroring in training, mirror averaging in evaluation
 
@@ -57,6 +59,8 @@ class Config:
     n_frames: int = _key(low=1, high=10_000)
     d_state: int = _key(16, low=1, high=256)
     d_conv: int = _key(4, low=2, high=4)
+    # Where dt starts: "released" draws Mamba's dt in the forward direction only, "mamba" in both
+    dt_init: str = _key("released", choices=("released", "mamba"))
     # Ablations of stage 2, each off by one key
     bone_branch: bool = _key(True)
     bone_slots: str = _key("released", choices=SLOTS)

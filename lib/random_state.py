@@ -1,6 +1,8 @@
 """All random states of a process: seeded together, saved and restored together."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,17 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (for libraries that use the global state)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def separate_random_states(seed: int) -> Iterator[None]:
+    """Inside, random numbers follow from `seed`; afterwards they go on as if nothing was drawn."""
+    before = random_states()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        set_random_states(before)
 
 
 def random_states() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lib.evaluation import Report, TestFrames, evaluate_h36m, predict
 from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
 from lib.parallel import Processes
+from lib.random_state import separate_random_states
 from lib.skeleton import Skeleton
 
 Progress = Callable[[Iterable], Iterable]
@@ -132,12 +133,16 @@ class LiftingStage:
         clip_frames: np.ndarray,
         test_frames: TestFrames,
         device: Any,
+        seed: int = 0,
     ) -> None:
-        """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips."""
+        """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips.
+
+        seed: of the noise that stage 1's DropPath makes where config.stage1_drop_path is set.
+        """
         self.model = self.train_model = model
         self.config, self.skeleton = config, skeleton
         self.test, self.clip_frames, self.test_frames = test, clip_frames, test_frames
-        self.device = torch.device(device)
+        self.device, self.seed = torch.device(device), seed
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         root = self.skeleton.root
@@ -148,15 +153,18 @@ class LiftingStage:
     def evaluate(self, progress: Progress = iter, processes: Processes = ALONE) -> Report | None:
         self.model.eval()
         clips = self.test.__getitems__(list(range(*processes.share(len(self.test))))).pose_2d
-        poses = predict(
-            self.model,
-            clips,
-            self.skeleton,
-            flip=self.config.flip,
-            batch_size=self.config.batch_size,
-            device=self.device,
-            progress=progress,
-        )
+        # The same numbers at every evaluation of the same weights, and a training that goes on as
+        # if it had not been evaluated.
+        with separate_random_states(self.seed):
+            poses = predict(
+                self.model,
+                clips,
+                self.skeleton,
+                flip=self.config.flip,
+                batch_size=self.config.batch_size,
+                device=self.device,
+                progress=progress,
+            )
         parts = processes.gather(poses)
         if not parts:
             return None

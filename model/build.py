@@ -1,6 +1,10 @@
 """Modules from a config or from weights; the only place where a Config meets a module."""
 
+import dataclasses
 import os
+from typing import TypeVar
+
+from torch import nn
 
 from lib.checkpoint import (
     BEST,
@@ -18,7 +22,10 @@ from lib.skeleton import SKELETONS, Skeleton
 from model.blocks import recompute_blocks
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
+from model.mamba import draw_backward_dt
 from model.mdtf import MDTF
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def skeleton_of(config: Config) -> Skeleton:
@@ -27,8 +34,7 @@ def skeleton_of(config: Config) -> Skeleton:
 
 def build_bone_aware(config: Config) -> BoneAwareModule:
     module = BoneAwareModule(config.channel, config.st_depth, config.d_state, config.d_conv)
-    recompute_blocks(module, config.checkpoint_blocks)
-    return module
+    return _prepared(module, config)
 
 
 def build_lifter(config: Config) -> Lifter:
@@ -43,8 +49,15 @@ def build_lifter(config: Config) -> Lifter:
         graph=config.graph,
         fusion=config.fusion,
     )
-    recompute_blocks(lifter, config.checkpoint_blocks)
-    return lifter
+    return _prepared(lifter, config)
+
+
+def _prepared(module: M, config: Config) -> M:
+    """What the config says of the blocks of either stage."""
+    if config.dt_init == "mamba":
+        draw_backward_dt(module)
+    recompute_blocks(module, config.checkpoint_blocks)
+    return module
 
 
 def bone_aware_from_weights(state: State, source: str | os.PathLike) -> BoneAwareModule:
@@ -102,7 +115,8 @@ def build_mdtf(
     if checkpoint:
         load_weights(lifter, checkpoint.model, checkpoint.path)
     bone_aware = find_bone_aware(checkpoint, stage1_path) if config.bone_branch else None
-    return MDTF(bone_aware, lifter, skeleton_of(config), config.bone_slots)
+    skeleton, drop_path = skeleton_of(config), config.stage1_drop_path
+    return MDTF(bone_aware, lifter, skeleton, config.bone_slots, drop_path)
 
 
 def find_bone_aware(
@@ -139,4 +153,6 @@ def load_mdtf(
     if config.stage != 2:
         raise UserError(f"{path}: of stage 1; poses need a checkpoint and a config of stage 2")
     check_agreement(config, checkpoint)
+    # Reproducing the paper's condition is for scores; here the poses themselves are wanted.
+    config = dataclasses.replace(config, stage1_drop_path=False)
     return build_mdtf(config, checkpoint, stage1_path).eval()

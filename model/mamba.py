@@ -28,10 +28,17 @@ class ScanDirection(nn.Module):
         self.D = nn.Parameter(torch.ones(dim))
 
         nn.init.uniform_(self.dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
-        log_dt = torch.empty(dim).uniform_(math.log(DT_MIN), math.log(DT_MAX))
+
+    @torch.no_grad()
+    def draw_mamba_dt(self) -> None:
+        """Draw the bias of dt_proj as Mamba does: dt = softplus(bias) is log-uniform.
+
+        Without it the bias keeps the initial values of a Linear.
+        """
+        bias = self.dt_proj.bias
+        log_dt = torch.empty_like(bias).uniform_(math.log(DT_MIN), math.log(DT_MAX))
         dt = log_dt.exp().clamp(min=DT_FLOOR)
-        with torch.no_grad():
-            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
+        bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def weights(self, log: bool = False) -> DirectionWeights:
         """log: with A_log itself in the place of A."""
@@ -83,6 +90,7 @@ class BiMamba(nn.Module):
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
         self.forward_scan = ScanDirection(dim, d_state, d_conv)
         self.backward_scan = ScanDirection(dim, d_state, d_conv)
+        self.forward_scan.draw_mamba_dt()  # the forward direction only, as released
         self.forward_graph = self.backward_graph = None
         if adjacency is not None:
             self.forward_graph = GraphInput(dim, adjacency, reverse_joints=False)
@@ -105,3 +113,14 @@ class BiMamba(nn.Module):
             axis=axis,
         )
         return self.out_proj(y)
+
+
+def draw_backward_dt(model: nn.Module) -> None:
+    """Give the backward directions of a new model Mamba's dt too, which the released code does not.
+
+    Released: softplus(bias) starts between 0.47 and 0.97 in the backward direction (for dim 64),
+    between 0.001 and 0.1 in the forward one.
+    """
+    for module in model.modules():
+        if isinstance(module, BiMamba):
+            module.backward_scan.draw_mamba_dt()

@@ -12,8 +12,9 @@ from model.lifter import Lifter
 class MDTF(nn.Module):
     """2D keypoints of a clip in, 3D poses out; used by training, evaluation and demo alike.
 
-    The Bone Aware Module is frozen and always in eval mode (the released code left its DropPath
-    on, so its numbers are noisy). Without a bone branch there is no Bone Aware Module (None).
+    The Bone Aware Module is frozen and always in eval mode, unless bone_drop_path is set: then its
+    DropPath stays on in training and in evaluation, as in the released code, whose numbers are
+    noisy for it. Without a bone branch there is no Bone Aware Module (None).
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class MDTF(nn.Module):
         lifter: Lifter,
         skeleton: Skeleton,
         bone_slots: str = "released",
+        bone_drop_path: bool = False,
     ) -> None:
         super().__init__()
         if (bone_aware is None) != (lifter.bone_branch is None):
@@ -30,8 +32,9 @@ class MDTF(nn.Module):
         self.lifter = lifter
         self.skeleton = skeleton
         self.bone_slots = bone_slots
+        self.bone_drop_path = bone_drop_path
         if bone_aware is not None:
-            bone_aware.requires_grad_(False).eval()
+            bone_aware.requires_grad_(False).train(bone_drop_path)
 
     @property
     def n_frames(self) -> int:
@@ -40,7 +43,7 @@ class MDTF(nn.Module):
     def train(self, mode: bool = True) -> "MDTF":
         super().train(mode)
         if self.bone_aware is not None:
-            self.bone_aware.eval()
+            self.bone_aware.train(self.bone_drop_path)
         return self
 
     @torch.no_grad()

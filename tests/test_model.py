@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
+from lib.config import make_config
 from lib.geometry import bone_features
 from lib.skeleton import H36M, MPI_INF_3DHP
 from model.blocks import MambaBlock, over_frames, over_joints
 from model.bone_aware import BoneAwareModule
+from model.build import build_bone_aware, build_lifter
 from model.graph import GraphConv
 from model.layers import MLP, DropPath
 from model.lifter import Fusion, Lifter
@@ -63,17 +65,58 @@ def test_shapes(batch, frames):
 # --- Initial values ---------------------------------------------------------------------------
 
 
-def test_initial_dt_is_between_its_bounds_and_A_counts_the_states():
-    torch.manual_seed(1)
-    scan = BiMamba(256, d_state=16).forward_scan
-    dt = torch.nn.functional.softplus(scan.dt_proj.bias)
-    assert 1e-3 * 0.999 <= dt.min() < 2e-3
-    assert 5e-2 < dt.max() <= 1e-1 * 1.001
-    # Log-uniform: half of them below the geometric mean of the bounds.
-    assert 0.35 < (dt < 1e-2).float().mean() < 0.65
-    assert scan.dt_proj.weight.abs().max() <= 16**-0.5
-    assert torch.allclose(scan.A_log.exp(), torch.arange(1.0, 17).expand(256, 16))
-    assert (scan.D == 1).all()
+def initial_dt(scan):
+    return torch.nn.functional.softplus(scan.dt_proj.bias)
+
+
+def is_mamba_dt(dt):
+    """Log-uniform between 0.001 and 0.1: about half below the geometric mean."""
+    is_inside = 1e-3 * 0.999 <= dt.min() < 2e-3 and 5e-2 < dt.max() <= 1e-1 * 1.001
+    return is_inside and 0.35 < (dt < 1e-2).float().mean() < 0.65
+
+
+def is_linear_dt(dt, dt_rank):
+    """softplus of what a Linear of dt_rank inputs starts with, uniform in ±dt_rank^-1/2."""
+    bound = dt_rank**-0.5
+    low, high = (math.log1p(math.exp(sign * bound)) for sign in (-1, 1))
+    width = high - low
+    is_inside = low <= dt.min() < low + width / 10 and high - width / 10 < dt.max() <= high
+    return is_inside and 0.35 < (dt < math.log(2)).float().mean() < 0.65
+
+
+def test_the_forward_direction_starts_with_mambas_dt_the_backward_one_with_linears():
+    """As released. For 64 channels dt_rank is 4, and backward dt starts between 0.47 and 0.97."""
+    for dim in (64, 256):
+        mixer = BiMamba(dim)
+        assert is_mamba_dt(initial_dt(mixer.forward_scan))
+        assert is_linear_dt(initial_dt(mixer.backward_scan), dim // 16)
+    low, high = initial_dt(BiMamba(64).backward_scan).aminmax()
+    assert 0.474 <= low < 0.55
+    assert 0.9 < high <= 0.975
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_dt_init_mamba_gives_both_directions_mambas_dt(stage):
+    values = {"stage": stage, "learning_rate": 1e-3, "batch_size": 2, "epochs": 1}
+    values |= {"channel": 128, "st_depth": 2, "n_frames": 9, "dt_init": "mamba"}
+    config = make_config(values, "a.yaml")
+    model = build_bone_aware(config) if stage == 1 else build_lifter(config)
+    mixers = [module for module in model.modules() if isinstance(module, BiMamba)]
+    assert len(mixers) == (4 if stage == 1 else 6)
+    for mixer in mixers:
+        for scan in (mixer.forward_scan, mixer.backward_scan):
+            dt = initial_dt(scan)
+            assert dt.min() >= 1e-3 * 0.999
+            assert dt.max() <= 1e-1 * 1.001
+
+
+def test_the_initial_scan_weights_of_both_directions():
+    mixer = BiMamba(256, d_state=16)
+    for scan in (mixer.forward_scan, mixer.backward_scan):
+        weight = scan.dt_proj.weight
+        assert 0.9 * 16**-0.5 < weight.abs().max() <= 16**-0.5
+        assert torch.allclose(scan.A_log.exp(), torch.arange(1.0, 17).expand(256, 16))
+        assert (scan.D == 1).all()
 
 
 def test_initial_positions_graph_weights_and_fusion():
@@ -205,6 +248,25 @@ def test_the_bone_aware_module_stays_frozen_and_in_eval_mode():
     model(pose).sum().backward()
     assert torch.equal(model.bone_features(pose), bins)  # no DropPath: the same bins each time
     assert all(torch.equal(v, before[k]) for k, v in model.bone_aware.state_dict().items())
+
+
+def test_with_bone_drop_path_the_frozen_stage_1_drops_paths_in_training_and_evaluation():
+    """Its bins are those of a Bone Aware Module in training mode, for the same random numbers."""
+    model = MDTF(BoneAwareModule(16, 2), Lifter(H36M, 9, 16, 2), H36M, bone_drop_path=True)
+    unsettle(model)
+    for block in (*model.bone_aware.spatial, *model.bone_aware.temporal):
+        block.drop_path.rate = 0.5
+    pose = clips(8)
+    for mode in (True, False):
+        model.train(mode)
+        assert (model.training, model.lifter.training) == (mode, mode)
+        assert not any(p.requires_grad for p in model.bone_aware.parameters())
+        torch.manual_seed(1)
+        found = model.bone_features(pose)
+        torch.manual_seed(1)
+        bins = model.bone_aware.train()(pose).argmax(-1)
+        assert torch.equal(found, bone_features(pose, bins, H36M))
+        assert not torch.equal(found, model.bone_features(pose))
 
 
 @pytest.mark.parametrize(

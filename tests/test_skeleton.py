@@ -30,13 +30,14 @@ def test_bones_of_3dhp_are_the_published_edges():
 @pytest.mark.parametrize("reverse_joints", [False, True])
 def test_adjacency_of_3dhp_is_the_published_one(reverse_joints):
     """Each joint's neighbours as the released 3DHP code lists them."""
-    neighbours = {
-        **{0: [1], 1: [0, 2, 5, 15, 16], 2: [1, 3], 3: [2, 4], 4: [3], 5: [1, 6], 6: [5, 7]},
-        **{7: [6], 8: [9, 14], 9: [8, 10], 10: [9], 11: [12, 14], 12: [11, 13], 13: [12]},
-        **{14: [15, 11, 8], 15: [1, 14], 16: [1]},
-    }
+    # fmt: off
+    neighbours = [
+        [1], [0, 2, 5, 15, 16], [1, 3], [2, 4], [3], [1, 6], [5, 7], [6], [9, 14], [8, 10], [9],
+        [12, 14], [11, 13], [12], [15, 11, 8], [1, 14], [1],
+    ]
+    # fmt: on
     expected = np.zeros((17, 17))
-    for joint, others in neighbours.items():
+    for joint, others in enumerate(neighbours):
         for other in others:
             place = (16 - joint, 16 - other) if reverse_joints else (joint, other)
             expected[place] = 1
