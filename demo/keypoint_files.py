@@ -53,7 +53,7 @@ def read_keypoints(path: str, layout: str | None = None, fps: float = 0.0) -> Ke
     place = Path(path).expanduser()
     wanted = None if layout is None else find_layout(layout)
     if place.is_dir():
-        files = sorted(place.glob(JSON_PATTERN), key=lambda file: _number(file.stem))
+        files = files_of(path)
         if not files:
             raise UserError(f"--keypoints {path}: no .json file in this folder")
         contents = [(file, _read_json(file)) for file in files]
@@ -91,6 +91,14 @@ def read_keypoints(path: str, layout: str | None = None, fps: float = 0.0) -> Ke
             f"--keypoints {path}: 'keypoints' is not a full table of numbers"
         ) from error
     return _from_arrays(path, {**arrays, "keypoints": keypoints}, wanted)
+
+
+def files_of(path: str) -> list[Path]:
+    """The files that `read_keypoints` reads, in the order of their numbers."""
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        return [place]
+    return sorted(place.glob(JSON_PATTERN), key=lambda file: _number(file.stem))
 
 
 def save_keypoints(
@@ -140,7 +148,8 @@ def _read_json(path: Path) -> Any:
 def _number(name: str) -> tuple[int, str]:
     """Sorts 'clip_000000000002_keypoints' by its last number."""
     digits = re.findall("[0-9]+", name)
-    return (int(digits[-1]) if digits else 0), name
+    # 19 digits are no frame number any more, and Python refuses to read thousands.
+    return (int(digits[-1][:19]) if digits else 0), name
 
 
 # --- Arrays ---------------------------------------------------------------------------------

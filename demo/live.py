@@ -20,7 +20,7 @@ from demo.framing import Framing
 from demo.lifting import Lifter
 from demo.render import Room, View, draw_2d
 from demo.smoothing import OneEuro
-from demo.tracking import bounding_box
+from demo.tracking import bounding_box, same_person
 from demo.video import Film, Video
 from demo.world import millimetres_per_unit
 from lib.camera import camera_to_world
@@ -30,7 +30,7 @@ ROOM_RADIUS_MM = 1150.0
 WINDOW = "MDTF"
 CAMERA_FPS = 30.0  # of cameras that do not say
 FORGET_SECONDS = 1.0  # a person unseen for this long starts anew
-SCALE_MEMORY = 0.02  # how fast the body's size settles
+SIZE_MOMENTS = 50  # over about as many moments the body's size is averaged
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,21 @@ class SlidingLifter:
     def __init__(self, lifter: Lifter, size: tuple[int, int], fps: float, smooth: bool) -> None:
         self._lifter, self._size, self._fps, self._smooth = lifter, size, fps, smooth
         self._past: deque[tuple[float, np.ndarray]] = deque()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Somebody else's past, filter and size tell nothing of this person."""
+        self._past.clear()
         self._filter: OneEuro | None = None
-        self._scale = 0.0
+        self._scale, self._moments = 0.0, 0
 
     def __call__(self, keypoints: np.ndarray, seconds: float) -> np.ndarray:
         """Keypoints (17, 3) in pixels at a time -> pose (17, 3) in camera axes, mm, root at 0."""
-        if self._past and seconds - self._past[-1][0] > FORGET_SECONDS:
-            self._past.clear()
-            self._filter = None
+        if self._past:
+            elapsed = seconds - self._past[-1][0]
+            if elapsed > FORGET_SECONDS or not same_person(self._last, keypoints, elapsed):
+                self._start_anew()
+        self._last = keypoints
         if self._smooth:
             keypoints = self._smoothed(keypoints, seconds)
         self._past.append((seconds, keypoints))
@@ -111,12 +118,9 @@ class SlidingLifter:
             self._past.popleft()
         pose = self._lifter.lift(self._window(seconds)[None])[0, -1]
         pose = pose - pose[0]
-        scale = millimetres_per_unit(pose[None])
-        # One size for the person: the mean over all that was seen, the newest counting least.
-        if self._scale:
-            self._scale += SCALE_MEMORY * (scale - self._scale)
-        else:
-            self._scale = scale
+        # One size for the person: the mean over their first moments, then a moving average.
+        self._moments = min(self._moments + 1, SIZE_MOMENTS)
+        self._scale += (millimetres_per_unit(pose[None]) - self._scale) / self._moments
         return pose * self._scale
 
     def _smoothed(self, keypoints: np.ndarray, seconds: float) -> np.ndarray:

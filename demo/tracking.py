@@ -26,6 +26,9 @@ LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
 # where a person went: three times UNSURE (seconds) makes it twice as far.
 REACH = 0.18
 UNSURE = 0.25
+# Nobody moves faster (sizes of the box a second) or grows or shrinks more from moment to moment.
+SPEED = 2.0
+GROWTH = 1.5
 
 
 @dataclass
@@ -72,6 +75,17 @@ def agreement(a: np.ndarray, b: np.ndarray, reach: float = REACH) -> float:
     closeness = float(np.mean(np.exp(-((distance / reach) ** 2))))
     iou = float(intersection / union) if union > 0 else 0.0
     return (iou + closeness) / 2
+
+
+def same_person(last: np.ndarray, now: np.ndarray, elapsed: float) -> bool:
+    """Whether keypoints (J, 3) may be those of the person seen `elapsed` seconds before."""
+    both = (last[:, 2] > 0) & (now[:, 2] > 0)
+    if not both.any():
+        return False
+    sizes = [float(np.ptp(keypoints[both, :2], axis=0).max()) for keypoints in (last, now)]
+    if max(sizes) > GROWTH * min(sizes):
+        return False
+    return agreement(last, now, REACH + SPEED * elapsed) >= MIN_AGREEMENT
 
 
 class _Follower:

@@ -1,6 +1,7 @@
 """Any video in, 3D poses out: `python demo/vis.py --video sample_video.mp4`."""
 
 import argparse
+import glob
 import math
 import os
 import sys
@@ -23,7 +24,7 @@ if not __package__:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from demo.detectors import DETECTORS, choose_detector
-from demo.keypoint_files import read_keypoints, save_keypoints
+from demo.keypoint_files import files_of, read_keypoints, save_keypoints
 from demo.pipeline import (
     DEFAULT_CHECKPOINT,
     MAX_FPS,
@@ -36,11 +37,13 @@ from demo.poses import Poses
 from demo.render import START, View
 from demo.video import Video, blank_frames, find_video, is_stream
 from lib.errors import CommandParser, UserError, run_main
+from lib.files import find_path, refuse_same_file
 from lib.keypoints import LAYOUTS
 from lib.numbers import parse_whole, whole_number
 
 FORMATS = ("mp4", "npz", "json", "bvh", "html")
 OUTPUT = ROOT / "demo" / "output"
+SAMPLE = "sample_video.mp4"  # what the released demo shows where no source is named
 
 
 def parse_options() -> argparse.Namespace:
@@ -50,7 +53,10 @@ def parse_options() -> argparse.Namespace:
     source = parser.add_argument_group("source")
     add = source.add_argument
     add(
-        "--video", metavar="FILE", help="video file (as given, or in demo/video/) or stream address"
+        "--video",
+        metavar="FILE",
+        help="video file (as given, or in demo/video/) or stream address; without any source:"
+        f" {SAMPLE}",
     )
     add("--webcam", metavar="N", type=whole_number(), help="camera number, live")
     add("--live", action="store_true", help="play --video as if it came from a camera")
@@ -78,7 +84,13 @@ def parse_options() -> argparse.Namespace:
         metavar="FILE",
         help="stage-1 weights, in place of the checkpoint's own",
     )
-    add("--device", default="auto", help="auto, cpu, cuda …")
+    add("--device", default="auto", help="auto, cpu, cuda … (auto: CUDA where there is one)")
+    add(
+        "--gpu",
+        metavar="N",
+        type=gpu_number,
+        help="in place of --device: the CUDA device of that number; without CUDA, the CPU",
+    )
     add("--no-flip", action="store_true", help="no average with the mirrored view: twice as fast")
     people = parser.add_argument_group("people")
     add = people.add_argument
@@ -106,7 +118,7 @@ def check(options: argparse.Namespace) -> None:
     if options.webcam is not None and (options.video or options.keypoints):
         raise UserError("--webcam excludes --video and --keypoints; give one source")
     if options.webcam is None and not options.video and not options.keypoints:
-        raise UserError("no source: give --video FILE, --webcam N or --keypoints FILE")
+        options.video = sample_video()
     if options.live and (not options.video or options.keypoints):
         raise UserError("--live plays a video: give --video FILE, without --keypoints")
     if options.video:
@@ -132,6 +144,8 @@ def check(options: argparse.Namespace) -> None:
         ):
             if given:
                 raise UserError(f"{flag}: {remedy}; leave it out")
+    if options.gpu is not None and options.device != "auto":
+        raise UserError("--gpu and --device exclude each other; leave one out")
     options.view = parse_view(options.view)
     options.camera_pitch = parse_pitch(options.camera_pitch)
     options.size = parse_size(options.size)
@@ -158,12 +172,72 @@ def check_writable(path: Path) -> None:
         ) from None
 
 
-def check_source_stays(options: argparse.Namespace, results: list[Path]) -> None:
-    """Raises UserError where a result would replace what it is made from."""
-    sources = [Path(source).resolve() for source in (options.video, options.keypoints) if source]
+def check_results(options: argparse.Namespace, folder: Path, name: str) -> None:
+    """Raises UserError where a result would replace what it is made from, or another result."""
+    from lib.checkpoint import DEFAULT_STAGE1
+
+    results = (
+        [folder / f"{name}_live.mp4"] if options.is_live else result_paths(options, folder, name)
+    )
+    if options.save_keypoints:
+        saved = Path(options.save_keypoints).expanduser()
+        if saved.resolve() in [path.resolve() for path in results]:
+            raise UserError(f"--save-keypoints {saved}: a result in --output has the same name")
+        results.append(saved)
+    sources = [
+        options.video,
+        options.config and find_path(options.config),
+        model_file(options.checkpoint),
+        model_file(options.stage1_checkpoint or DEFAULT_STAGE1),
+        *(files_of(options.keypoints) if options.keypoints else ()),
+    ]
     for path in results:
-        if path.resolve() in sources:
-            raise UserError(f"{path} is the source and would be overwritten; give another --output")
+        refuse_same_file(path, sources)
+
+
+def result_paths(options: argparse.Namespace, folder: Path, name: str) -> list[Path]:
+    """What may be written; of one BVH file a person, those that are there already."""
+    one = [folder / f"{name}.{kind}" for kind in ("mp4", "html", "bvh")]
+    several = folder.glob(f"{glob.escape(name)}_*.bvh")
+    results = [folder / "poses.npz", folder / "poses.json", *one, *several]
+    return [path for path in results if path.suffix[1:] in options.formats]
+
+
+def model_file(place: str) -> Path:
+    """The file that is read where a checkpoint, or the folder of one, is named."""
+    from lib.checkpoint import BEST
+
+    found = find_path(place)
+    return found / BEST if found.is_dir() else found
+
+
+def sample_video() -> str:
+    """What is shown where no source is named. Raises UserError."""
+    try:
+        return find_video(SAMPLE)
+    except UserError:
+        raise UserError(
+            "no source: give --video FILE, --webcam N or --keypoints FILE (without one,"
+            f" demo/video/{SAMPLE} is shown, but it is not there)"
+        ) from None
+
+
+def gpu_number(text: str) -> int:
+    """An argparse type: '0', or the first of '0,1'."""
+    first, *_ = map(whole_number(), text.split(","))
+    return first
+
+
+def choose_place(device: str, gpu: int | None) -> str:
+    """Where the model computes: --device, or as the released demo says it, --gpu."""
+    from torch import cuda
+
+    if gpu is None:
+        return device
+    if cuda.is_available():
+        return f"cuda:{gpu}"
+    print(f"--gpu {gpu}: no CUDA here; the CPU computes")
+    return "cpu"
 
 
 def parse_view(text: str) -> View:
@@ -313,16 +387,14 @@ def main() -> int:
         options.stage1_checkpoint,
         # Live, every moment is a clip of its own: the mirrored view would double the delay.
         flip=not (options.no_flip or options.is_live),
-        device=options.device,
+        device=choose_place(options.device, options.gpu),
     )
     print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")
     if options.is_live:
         return live(options, lifter)
     name = name_of(options.video or options.keypoints)
     folder = Path(options.output).expanduser() if options.output else OUTPUT / name
-    check_source_stays(
-        options, [folder / f"{name}.mp4", folder / "poses.npz", folder / "poses.json"]
-    )
+    check_results(options, folder, name)
     check_writable(folder)
     if options.save_keypoints:
         check_writable(Path(options.save_keypoints).expanduser().parent)
@@ -359,6 +431,8 @@ def live(options: argparse.Namespace, lifter: VideoLifter) -> int:
     source = options.video if options.webcam is None else options.webcam
     name = f"webcam{source}" if isinstance(source, int) else name_of(source)
     folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    if options.record:
+        check_results(options, folder, name)
     report = run_live(
         source,
         choose_detector(options.detector, options.weights_dir).make(),

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import demo.vis
 from demo.pipeline import People2D, VideoLifter
 from demo.poses import bone_lengths, bone_variation
 from demo.video import Video
-from lib.checkpoint import save_checkpoint
+from lib.checkpoint import load_checkpoint, save_checkpoint
 from lib.config import make_config
 from lib.errors import UserError
 from lib.keypoints import H36M_17
@@ -167,6 +169,8 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
         (["--keypoints", "slow.npz"], "-3.0 frames/s"),
         (["--keypoints", "points.npz", "--size", "640x480", "--output", "slow.npz/x"], "slow.npz"),
         (["--frobnicate"], "--frobnicate"),
+        (["--keypoints", "points.npz", "--gpu", "first"], "--gpu"),
+        (["--keypoints", "points.npz", "--gpu", "0", "--device", "cpu"], "--gpu and --device"),
     ],
 )
 def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
@@ -184,16 +188,121 @@ def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_source_is_never_overwritten(checkpoint, tmp_path, monkeypatch):
-    video = make_video(tmp_path / "walk.mp4", 5, size=(640, 480))
-    np.savez(tmp_path / "points.npz", keypoints=walking(5), layout="h36m17")
-    before = video.read_bytes()
-    arguments = ("--video", video, "--keypoints", tmp_path / "points.npz", "--output", tmp_path)
-    arguments = ("vis.py", *arguments, "--checkpoint", checkpoint)
-    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
-    with pytest.raises(UserError, match="would be overwritten"):
+def link(source: Path, name: str) -> None:
+    Path(name).symlink_to(source)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments"),
+    [
+        (None, "--video walk.mp4 --keypoints points.npz --output ."),
+        (None, "--keypoints points.npz --save-keypoints points.npz"),
+        (None, "--keypoints points.npz --save-keypoints ./out/../points.npz"),
+        (
+            lambda: link("points.npz", "alias.npz"),
+            "--keypoints points.npz --save-keypoints alias.npz",
+        ),
+        (
+            lambda: link("points.npz", "alias.npz"),
+            "--keypoints alias.npz --save-keypoints points.npz",
+        ),
+        (
+            lambda: os.link("points.npz", "hard.npz"),
+            "--keypoints points.npz --save-keypoints hard.npz",
+        ),
+        (None, "--keypoints folder --save-keypoints folder/0.json"),
+        (lambda: os.link("folder/0.json", "out/poses.json"), "--keypoints folder --output out"),
+        (lambda: os.link("points.npz", "out/points.html"), "--keypoints points.npz --output out"),
+        (lambda: os.link("points.npz", "out/points_2.bvh"), "--keypoints points.npz --output out"),
+        (None, "--keypoints points.npz --checkpoint weights.npz --save-keypoints weights.npz"),
+        (None, "--keypoints points.npz --config config.json --save-keypoints config.json"),
+        (None, "--keypoints points.npz --stage1-checkpoint first.npz --save-keypoints first.npz"),
+        (
+            lambda: link("../walk.mp4", "out/walk_live.mp4"),
+            "--video walk.mp4 --live --record --output out",
+        ),
+    ],
+)
+def test_no_result_replaces_what_is_read(checkpoint, tmp_path, monkeypatch, prepare, arguments):
+    """The same file under any name, whatever it is read as and whatever it would be written as."""
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "walk.mp4", 5, size=(640, 480))
+    np.savez("points.npz", keypoints=walking(5), layout="h36m17", size=(640, 480))
+    shutil.copy(checkpoint, "weights.npz")
+    save_checkpoint("first.npz", {"model": load_checkpoint(checkpoint).bone_aware})
+    Path("config.json").write_text(json.dumps(load_checkpoint(checkpoint).config))
+    for name in ("folder", "out"):
+        Path(name).mkdir()
+    person = {"pose_keypoints_2d": np.ones(75).tolist()}
+    Path("folder/0.json").write_text(json.dumps({"people": [person]}))
+    if prepare:
+        prepare()
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    if "--checkpoint" not in arguments:
+        arguments += f" --checkpoint {checkpoint}"
+    if "--size" not in arguments and "--keypoints" in arguments and "--video" not in arguments:
+        arguments += " --size 640x480"
+    if "--output" not in arguments:
+        arguments += " --output results"
+    monkeypatch.setattr(sys, "argv", ["vis.py", *arguments.split(), "--no-window"])
+    with pytest.raises(UserError, match="is read from too"):
         demo.vis.main()
-    assert video.read_bytes() == before
+    assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_two_results_of_one_name_are_told(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("points.npz", keypoints=walking(5), layout="h36m17", size=(640, 480))
+    arguments = f"--keypoints points.npz --checkpoint {checkpoint} --output out"
+    clash = [*arguments.split(), "--save-keypoints", "out/poses.npz"]
+    monkeypatch.setattr(sys, "argv", ["vis.py", *clash])
+    with pytest.raises(UserError, match="has the same name"):
+        demo.vis.main()
+    assert not Path("out").exists()
+    monkeypatch.setattr(sys, "argv", ["vis.py", *clash, "--formats", "bvh"])  # then there is one
+    assert demo.vis.main() == 0
+
+
+# --- The released command line --------------------------------------------------------------
+
+
+def test_gpu_takes_the_cpu_where_there_is_no_cuda(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    np.savez("points.npz", keypoints=walking(5), layout="h36m17", size=(640, 480))
+    arguments = f"vis.py --keypoints points.npz --checkpoint {checkpoint} --output out --gpu 0"
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--formats", "npz"])
+    assert demo.vis.main() == 0
+    assert "--gpu 0: no CUDA here; the CPU computes\n" in capsys.readouterr().out
+    assert Path("out/poses.npz").exists()
+
+
+def test_gpu_is_a_cuda_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert demo.vis.choose_place("auto", demo.vis.gpu_number("1")) == "cuda:1"
+    assert demo.vis.choose_place("auto", demo.vis.gpu_number("2,0")) == "cuda:2"
+    assert demo.vis.choose_place("cpu", None) == "cpu"
+
+
+def test_without_a_source_the_sample_video_is_shown(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.video.VIDEO_DIR", tmp_path)
+    make_video(tmp_path / "sample_video.mp4", 5)
+    monkeypatch.chdir(tmp_path)
+    arguments = f"vis.py --checkpoint {checkpoint} --output out --live --no-window --record"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    monkeypatch.setattr(demo.vis, "choose_detector", lambda *_: SimpleNamespace(make=Nobody))
+    assert demo.vis.main() == 0
+    assert [path.name for path in Path("out").iterdir()] == ["sample_video_live.mp4"]
+
+
+class Nobody:
+    """A detector that finds nobody."""
+
+    layout = H36M_17
+
+    def __call__(self, frames):
+        for _ in frames:
+            yield np.zeros((0, 17, 3), np.float32)
 
 
 def test_a_mistake_is_one_line_without_a_traceback(tmp_path):

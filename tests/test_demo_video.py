@@ -3,6 +3,7 @@
 import re
 import shutil
 import struct
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from demo.live import SlidingLifter, run_live
 from demo.poses import Poses
 from demo.render import Room, SideBySide, View, draw_2d
 from demo.video import Film, Video, find_video
+from demo.world import millimetres_per_unit
 from lib.errors import UserError
 from lib.keypoints import COCO_17
 from lib.skeleton import H36M
@@ -228,11 +230,15 @@ def test_working_ahead_stops_when_nobody_wants_more():
             made.append(len(made))
             yield made[-1]
 
+    before = set(threading.enumerate())
     items = ahead(endless())
     assert [next(items) for _ in range(3)] == [0, 1, 2]
+    (maker,) = set(threading.enumerate()) - before
     items.close()
-    # Three taken, one waiting, and at most two more on their way when it was closed.
-    assert len(made) <= 6
+    maker.join(20)
+    assert not maker.is_alive()
+    # Three taken, one waiting, and one that found no room.
+    assert len(made) <= 5
 
 
 # --- Films ----------------------------------------------------------------------------------
@@ -345,18 +351,38 @@ def test_colours_are_those_of_the_skeleton():
 # --- Live -----------------------------------------------------------------------------------
 
 
-def test_live_drops_frames_rather_than_lagging(tmp_path):
-    path = make_video(tmp_path / "count.mp4", 60, fps=100)
-    reader = Reader(delay=0.05)
+def test_live_drops_frames_rather_than_lagging(tmp_path, monkeypatch):
+    """While the detector works on frame 0, all others arrive: it goes on with the last one."""
+    path = make_video(tmp_path / "count.mp4", 60, fps=200)
+    at_work, arrived = threading.Event(), threading.Event()
+    read = Video.read
+
+    def reading(video):
+        frame = read(video)
+        if frame is None:
+            arrived.set()
+        elif number_in(frame) == 1:
+            assert at_work.wait(60)
+        return frame
+
+    class Slow(Reader):
+        def __call__(self, frames):
+            for people in super().__call__(frames):
+                at_work.set()
+                assert arrived.wait(60)
+                yield people
+
+    monkeypatch.setattr(Video, "read", reading)
+    reader = Slow()
     report = run_live(
         str(path), reader, FlatLifter(), View(), window=False, film_path=tmp_path / "live.mp4"
     )
-    last = reader.numbers[-1]
-    assert report.shown >= 1 and report.shown + report.dropped == 60
-    assert len(report.latencies) == report.shown
+    assert reader.numbers == [0, 59]
+    assert (report.shown, report.dropped, len(report.latencies)) == (2, 58, 2)
+    monkeypatch.setattr(Video, "read", read)
     with Video(str(tmp_path / "live.mp4")) as film:
         # Dropped frames are made up for: the film lasts as long as what it shows.
-        assert sum(1 for _ in film.frames()) == last + 1
+        assert sum(1 for _ in film.frames()) == 60
 
 
 def test_the_sliding_window_keeps_time_though_frames_were_dropped():
@@ -378,3 +404,47 @@ def test_the_sliding_window_keeps_time_though_frames_were_dropped():
     # After a long absence the past no longer counts.
     sliding(base, 100.0)
     np.testing.assert_allclose((seen[-1][0, :, 4, 0] + 1) * 100, base[4, 0], atol=1e-4)
+
+
+# Heights of two people; both are shown as filmed in a picture of 200 x 200.
+TALL, SMALL = 115.0, 65.0
+
+
+def body(height: float, x: float = 100.0) -> np.ndarray:
+    """(17, 3) keypoints of someone of that height, from the middle of the picture downwards."""
+    points = np.random.default_rng(0).random((17, 2))
+    points[:2] = [[0, 0], [1, 1]]
+    points = (points - 0.5) * [height / 2, height] + [x, 100]
+    return np.concatenate([points, np.ones((17, 1))], axis=1)
+
+
+def body_size(pose: np.ndarray) -> float:
+    """How large a pose is: 1 for the body of average size that a person is scaled to."""
+    return 1 / millimetres_per_unit(pose[None])
+
+
+@pytest.mark.parametrize(
+    ("pause", "x"), [(2.0, 100.0), (0.04, 150.0), (0.04, 100.0)], ids=["later", "beside", "swapped"]
+)
+@pytest.mark.parametrize(("first", "second"), [(TALL, SMALL), (SMALL, TALL)])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_live_a_body_has_its_own_size(pause, x, first, second, smooth):
+    """Somebody else comes: later, or in the next frame, beside the first or in their place."""
+    sliding = SlidingLifter(FlatLifter(), size=(200, 200), fps=25.0, smooth=smooth)
+    for number in range(40):
+        sliding(body(first), number / 25)
+    for number in range(3):
+        pose = sliding(body(second, x), 39 / 25 + pause + number / 25)
+        assert body_size(pose) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("fps", [5, 25])
+def test_live_a_body_keeps_its_size(fps):
+    """Somebody who runs by (3 m/s if they are 1.7 m tall) and once looks larger than they are."""
+    sliding = SlidingLifter(FlatLifter(), size=(200, 200), fps=float(fps), smooth=False)
+    speed = 3 / 1.7 * TALL / 1.2
+    for number in range(60):
+        pose = sliding(body(TALL / 1.2, 100 + speed * number / fps), number / fps)
+    assert body_size(pose) == pytest.approx(1, rel=1e-3)
+    pose = sliding(body(TALL, 100 + speed * 60 / fps), 60 / fps)
+    assert body_size(pose) == pytest.approx(1.2, rel=0.01)
