@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import platform
+from pathlib import Path
 
 import torch
 
@@ -22,10 +23,10 @@ from lib.checkpoint import (
 from lib.cli import choose_device, parse_options
 from lib.config import Config, load_config, make_config
 from lib.errors import UserError, run_main
-from lib.files import find_path, write_json
+from lib.files import find_path, refuse_same_file, write_json
 from lib.parallel import Processes, is_lost_process, start_processes, stop_processes
 from lib.random_state import random_states, seed_everything, set_random_states
-from lib.run import Run, SilentRun, logger
+from lib.run import CONFIG, Run, SilentRun, logger
 from lib.signals import Interrupted
 from lib.stages import BoneStage, LiftingStage, Stage
 from lib.trainer import Fit, progress_bar
@@ -57,6 +58,7 @@ def run_command(options: argparse.Namespace, processes: Processes, stage: int | 
     checkpoint = read_checkpoint(options)
     config = read_config(options, checkpoint, stage)
     device = choose_device(options.device, processes.local_rank if processes.world > 1 else None)
+    protect_sources(config, options, checkpoint)
     if options.scan_backend:
         set_default_backend(options.scan_backend)
     backend, reason = resolve_backend("auto", device, torch.float32)
@@ -121,6 +123,21 @@ def read_config(
                     " resume with the same config, or start anew without --resume"
                 )
     return config
+
+
+def protect_sources(
+    config: Config, options: argparse.Namespace, checkpoint: Checkpoint | None
+) -> None:
+    """Before any work: no result may replace what the run reads. Raises UserError."""
+    sources = [options.config, checkpoint.path if checkpoint else None, config.clips_dir]
+    sources.append(find_path(config.data_root) / config.dt_file)
+    if options.stage1_checkpoint:
+        stage1 = find_path(options.stage1_checkpoint)
+        sources.append(stage1 / BEST if stage1.is_dir() else stage1)
+    if options.eval_only and options.report:
+        refuse_same_file(options.report, sources)
+    elif not options.eval_only and not options.resume:  # a resumed run writes its own files anew
+        refuse_same_file(Path(options.new_checkpoint) / CONFIG, sources)
 
 
 def choose_seed(options: argparse.Namespace, checkpoint: Checkpoint | None) -> int:

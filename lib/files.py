@@ -89,13 +89,14 @@ def refuse_same_file(
 ) -> None:
     """Raise UserError if writing `output` would replace something that the command reads.
 
-    Files are compared, not names: links and other spellings of a source are found too. A folder
-    among the sources stands for the files in it. None and what does not exist are passed over.
+    Files are compared, not names: links and other spellings of a source are found too. Sources are
+    looked for as `find_path` does; a folder among them stands for the files in it. None and what
+    does not exist are passed over.
     """
     output = Path(output).expanduser()
     if not os.path.exists(output):  # Path.exists raises where a folder may not be looked into
         return
-    for source in (Path(s).expanduser() for s in sources if s is not None):
+    for source in (find_path(s) for s in sources if s is not None):
         if not os.path.exists(source):
             continue
         inside = source.is_dir() and source.resolve() in output.resolve().parents

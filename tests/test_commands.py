@@ -468,6 +468,25 @@ def test_a_report_that_cannot_be_written(place, tmp_path, train_py):
     assert f"cannot write {tmp_path}/file/r.json" in one_sentence((status, out, error))
 
 
+@pytest.mark.parametrize(
+    "source", ["tiny.yaml", f"stage1/{BEST}", f"stage2/{BEST}", "data/tables.pkl"]
+)
+def test_a_report_never_replaces_what_is_evaluated(place, tmp_path, train_py, source):
+    before = (place / source).read_bytes()
+    os.link(place / source, tmp_path / "r.json")
+    for name in (place / source, tmp_path / "r.json"):
+        message = one_sentence(train_py(*evaluation(place, report=name)))
+        assert message.startswith(f"{name}: is read from too (as ")
+    assert (place / source).read_bytes() == before == (tmp_path / "r.json").read_bytes()
+
+
+def test_a_new_run_does_not_replace_its_config(place, tmp_path, train_py):
+    config = shutil.copy(place / "first.yaml", tmp_path / "config.yaml")
+    message = one_sentence(train_py("--config", config, "--new-checkpoint", tmp_path))
+    assert message.startswith(f"{config}: is read from too")
+    assert config.read_bytes() == (place / "first.yaml").read_bytes()
+
+
 def test_a_training_that_cannot_write(place, tmp_path, train_py):
     (tmp_path / "file").touch()
     message = one_sentence(

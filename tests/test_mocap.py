@@ -19,6 +19,7 @@ from data.projection import CAMERAS, MIN_DEPTH
 from lib.errors import UserError
 from lib.skeleton import H36M
 from tests.skips import SHARED, needs_shared
+from tests.training import run_command
 
 SCRIPT = Path(mocap.__file__)
 MOCAP = SHARED / "mocap" / "mocap17_cmu.npz"
@@ -203,6 +204,18 @@ def test_the_command_s_mistakes_write_nothing(tmp_path, file):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and word in done.stderr
         assert not (tmp_path / "out").exists()
+
+
+def test_the_motion_capture_is_not_replaced_by_what_is_made_of_it(tmp_path, file):
+    source = tmp_path / "mocap.npz"
+    source.write_bytes(file.read_bytes())
+    (tmp_path / "link.npz").symlink_to(source)
+    for name in ("mocap.npz", "link.npz"):
+        main = ["--data-root", str(tmp_path), "--dt-file", name, "--force", str(source)]
+        status, _, error = run_command(mocap.main, main)
+        assert status == 2
+        assert "is read from too" in error and error.count("\n") == 1
+    assert source.read_bytes() == file.read_bytes()
 
 
 @needs_shared(MOCAP)

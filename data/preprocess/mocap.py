@@ -34,7 +34,7 @@ from data.projection import (
     write_pickle,
 )
 from lib.errors import CommandParser, UserError, run_main
-from lib.files import UNREADABLE, find_path
+from lib.files import UNREADABLE, find_path, refuse_same_file
 from lib.skeleton import H36M
 
 FORMAT = "data/preprocess/mocap.py describes the format"
@@ -133,8 +133,10 @@ def main() -> None:
     add_output_flags(parser, dt_file="mocap.pkl", num_cameras=2)
     args = parser.parse_args()
 
+    source = find_path(args.mocap)
+    refuse_same_file(args.data_root / args.dt_file, [source])
     refuse_to_overwrite(args.data_root / args.dt_file, args.force)
-    clips = read_mocap(find_path(args.mocap))
+    clips = read_mocap(source)
     check_held_out(clips)
     videos: dict[str, list[Rows]] = {"train": [], "test": []}
     for split, rows in mocap_rows(clips, num_cameras=args.cameras, seed=args.seed):
