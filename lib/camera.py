@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.arrays import Floats
 
-def _half_width_and_centre(size: np.ndarray | tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+
+def _half_width_and_centre(size: Floats | tuple[float, float]) -> tuple[Floats, Floats]:
     size = np.asarray(size, dtype=np.float64)[..., None, :]  # (..., 1, 2): over joints
     width, height = size[..., :1], size[..., 1:]
     return width / 2, np.concatenate([np.ones_like(width), height / width], axis=-1)
 
 
-def to_screen(pixels: np.ndarray, size: np.ndarray | tuple[float, float]) -> np.ndarray:
+def to_screen(pixels: Floats, size: Floats | tuple[float, float]) -> Floats:
     """Pixels -> normalised screen coordinates: xy/w·2 - [1, h/w], z/w·2.
 
     pixels: (..., J, 2 or 3); size: (width, height), or (..., 2), one for each pose.
@@ -23,10 +25,11 @@ def to_screen(pixels: np.ndarray, size: np.ndarray | tuple[float, float]) -> np.
     half, centre = _half_width_and_centre(size)
     screen = pixels / half
     screen[..., :2] -= centre
-    return screen.astype(np.result_type(pixels, np.float32), copy=False)
+    dtype = np.result_type(pixels, np.float32)
+    return screen.astype(dtype, copy=False)
 
 
-def from_screen(screen: np.ndarray, size: np.ndarray | tuple[float, float]) -> np.ndarray:
+def from_screen(screen: Floats, size: Floats | tuple[float, float]) -> Floats:
     """The inverse of `to_screen`: (xy + [1, h/w])·w/2, z·w/2, in pixels."""
     half, centre = _half_width_and_centre(size)
     pixels = screen * half
@@ -43,7 +46,7 @@ class Camera:
     focal: tuple[float, float]
     center: tuple[float, float]
 
-    def project(self, points: np.ndarray) -> np.ndarray:
+    def project(self, points: Floats) -> Floats:
         """Camera-space points (..., 3), z forward -> pixels (..., 2)."""
         return points[..., :2] / points[..., 2:] * self.focal + self.center
 
@@ -68,12 +71,12 @@ H36M_CAMERAS = {
 }
 
 
-def rotate(points: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+def rotate(points: Floats, rotation: Floats) -> Floats:
     """(..., 3) points by a (3, 3) rotation matrix."""
     return points @ np.swapaxes(rotation, -1, -2)
 
 
-def camera_to_world(points: np.ndarray, pitch: float) -> np.ndarray:
+def camera_to_world(points: Floats, pitch: float) -> Floats:
     """Camera axes (x right, y down, z forward) -> world axes (x right, y forward, z up).
 
     points: (..., 3); pitch: how far the camera looks down, in degrees.

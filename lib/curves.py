@@ -6,7 +6,7 @@ from typing import Any
 from lib.files import write_atomic
 
 
-def draw_curves(path: str | os.PathLike, history: list[dict[str, Any]]) -> None:
+def draw_curves(path: str | os.PathLike[str], history: list[dict[str, Any]]) -> None:
     """history: one dict an epoch, keys as in history.jsonl ('train/total', 'test/mpjpe', 'lr')."""
     # Slow to import, and a training that is only evaluated never draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,13 +33,13 @@ def draw_curves(path: str | os.PathLike, history: list[dict[str, Any]]) -> None:
 
 def _panel(
     history: list[dict[str, Any]], prefix: str, title: str
-) -> tuple[str, dict[str, list[float]]]:
+) -> tuple[str, dict[str, list[float | None]]]:
     names = [name for name in history[-1] if name.startswith(prefix)]
     curves = {n.removeprefix(prefix) or n: [line.get(n) for line in history] for n in names}
     return title, curves
 
 
-def _score_panels(history: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float]]]]:
+def _score_panels(history: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float | None]]]]:
     """Position errors (tens of mm) and motion errors (single mm) get a panel each."""
     _, scores = _panel(history, "test/", "")
     motion = {n: v for n, v in scores.items() if n.endswith(("mpjve", "acceleration"))}

@@ -10,12 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
+from lib.arrays import Floats
 from lib.errors import UserError, did_you_mean
 from lib.skeleton import H36M
 
 # A joint's weights over the keypoints, for x and for y, and the keypoints that vouch for it.
-Recipe = dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]
-Keypoints = Mapping[str, np.ndarray]  # keypoint name -> its unit vector (J,)
+Recipe = dict[str, tuple[Floats, Floats, tuple[str, ...]]]
+Keypoints = Mapping[str, Floats]  # keypoint name -> its unit vector (J,)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Layout:
     names: tuple[str, ...]
     recipe: Callable[[Keypoints], Recipe]
     # How the confidences of several keypoints make one: np.min or np.mean.
-    join: Callable[..., np.ndarray] = np.min
+    join: Callable[..., Floats] = np.min
 
     @property
     def num_keypoints(self) -> int:
@@ -43,7 +44,7 @@ class Layout:
         return tuple(order)
 
     @cached_property
-    def _joints(self) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
+    def _joints(self) -> list[tuple[Floats, Floats, list[int]]]:
         unit = np.eye(self.num_keypoints)
         recipe = self.recipe({name: unit[i] for i, name in enumerate(self.names)})
         return [
@@ -51,7 +52,7 @@ class Layout:
             for x, y, parts in (recipe[joint] for joint in H36M.names)
         ]
 
-    def to_h36m(self, keypoints: np.ndarray) -> np.ndarray:
+    def to_h36m(self, keypoints: Floats) -> Floats:
         """(..., J, 3) x, y, confidence -> (..., 17, 3) float32."""
         if keypoints.shape[-2:] != (self.num_keypoints, 3):
             raise ValueError(f"{self.name} wants (..., {self.num_keypoints}, 3)")
@@ -64,7 +65,7 @@ class Layout:
         return joints
 
 
-def _same(weights: np.ndarray, *parts: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def _same(weights: Floats, *parts: str) -> tuple[Floats, Floats, tuple[str, ...]]:
     return weights, weights, parts
 
 
@@ -79,8 +80,9 @@ _EARS = ("left_ear", "right_ear")
 _EYES_AND_EARS = ("left_eye", "right_eye", *_EARS)
 
 
-def _middle(k: Keypoints, parts: tuple[str, ...]) -> np.ndarray:
-    return np.mean([k[part] for part in parts], axis=0)
+def _middle(k: Keypoints, parts: tuple[str, ...]) -> Floats:
+    middle: Floats = np.mean([k[part] for part in parts], axis=0)
+    return middle
 
 
 def _limbs(k: Keypoints) -> Recipe:

@@ -16,7 +16,8 @@ ARCCOS_MARGIN = 1e-7  # keeps arccos away from ±1, where its slope is infinite
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return norm
 
 
 def mpjpe_loss(pred: Tensor, target: Tensor) -> Tensor:

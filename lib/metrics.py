@@ -6,18 +6,22 @@ value for each pose, so callers choose how to average. T frames, J joints.
 
 import numpy as np
 
+from lib.arrays import Floats, Ints
 
-def joint_errors(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+
+def joint_errors(pred: Floats, target: Floats) -> Floats:
     """Euclidean distance of each joint; (..., J, 3) mm -> (..., J) mm."""
-    return np.linalg.norm(pred - target, axis=-1)
+    distances: Floats = np.linalg.norm(pred - target, axis=-1)
+    return distances
 
 
-def mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def mpjpe(pred: Floats, target: Floats) -> Floats:
     """Mean per-joint position error ("Protocol #1"); (..., J, 3) mm -> (...) mm."""
-    return joint_errors(pred, target).mean(-1)
+    means: Floats = joint_errors(pred, target).mean(-1)
+    return means
 
 
-def n_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def n_mpjpe(pred: Floats, target: Floats) -> Floats:
     """MPJPE after the best scale of each predicted pose, Σ(p·g)/Σ(p·p) (Rhodin et al. 2018).
 
     (..., J, 3) mm -> (...) mm.
@@ -28,7 +32,7 @@ def n_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return mpjpe(scale * pred, target)
 
 
-def procrustes_align(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def procrustes_align(pred: Floats, target: Floats) -> Floats:
     """pred moved onto target by its best similarity transform, a proper rotation, never a mirror.
 
     (..., J, 3) -> (..., J, 3) float64. Umeyama 1991, eq. 40-42. A pose whose joints all coincide
@@ -45,10 +49,11 @@ def procrustes_align(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     variance = (p * p).sum((-2, -1))
     trace = singular.sum(-1)
     scale = np.divide(trace, variance, out=np.zeros_like(trace), where=variance > 0)
-    return scale[..., None, None] * (p @ (u @ vt)) + mean_t
+    aligned: Floats = scale[..., None, None] * (p @ (u @ vt)) + mean_t
+    return aligned
 
 
-def p_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def p_mpjpe(pred: Floats, target: Floats) -> Floats:
     """Mean joint error left after the best similarity alignment ("Protocol #2").
 
     (..., J, 3) mm -> (...) mm.
@@ -56,12 +61,12 @@ def p_mpjpe(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return mpjpe(procrustes_align(pred, target), target)
 
 
-def mpjve(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def mpjve(pred: Floats, target: Floats) -> Floats:
     """Mean per-joint velocity error; (..., T, J, 3) mm -> (..., T - 1) mm/frame."""
     return mpjpe(np.diff(pred, axis=-3), np.diff(target, axis=-3))
 
 
-def acceleration_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def acceleration_error(pred: Floats, target: Floats) -> Floats:
     """Mean error of the second differences; (..., T, J, 3) mm -> (..., T - 2) mm/frame².
 
     The released code appends two zeros to each clip, so its mean is (T - 2)/T of this one's.
@@ -69,25 +74,27 @@ def acceleration_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return mpjpe(np.diff(pred, n=2, axis=-3), np.diff(target, n=2, axis=-3))
 
 
-def pck(pred: np.ndarray, target: np.ndarray, threshold: float = 150.0) -> np.ndarray:
+def pck(pred: Floats, target: Floats, threshold: float = 150.0) -> Floats:
     """Percentage of joints nearer than `threshold` mm (strictly); (..., J, 3) mm -> (...) %."""
-    return 100.0 * (joint_errors(pred, target) < threshold).mean(-1)
+    share: Floats = (joint_errors(pred, target) < threshold).mean(-1)
+    return 100.0 * share
 
 
-def auc(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+def auc(pred: Floats, target: Floats) -> Floats:
     """Mean PCK over the thresholds 0, 5, ..., 150 mm (MPI-INF-3DHP); (..., J, 3) mm -> (...) %."""
     thresholds = np.arange(0.0, 151.0, 5.0)
-    errors = joint_errors(pred, target)
-    return 100.0 * (errors[..., None] < thresholds).mean((-2, -1))
+    errors = joint_errors(pred, target)[..., None]
+    share: Floats = (errors < thresholds).mean((-2, -1))
+    return 100.0 * share
 
 
-def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, num_bins: int) -> np.ndarray:
+def confusion_matrix(predicted: Ints, labels: Ints, num_bins: int) -> Ints:
     """Counts, row = label, column = prediction: two int arrays of one shape -> (bins, bins)."""
     pairs = np.asarray(labels).ravel() * num_bins + np.asarray(predicted).ravel()
     return np.bincount(pairs, minlength=num_bins**2).reshape(num_bins, num_bins)
 
 
-def bin_scores(confusion: np.ndarray) -> dict[str, float]:
+def bin_scores(confusion: Ints) -> dict[str, float]:
     """Accuracy, precision, recall and F1 in [0, 1] from a (bins, bins) confusion matrix.
 
     As in the released code, the last three are means over the classes weighted by how often each

@@ -29,10 +29,14 @@ def separate_random_states(seed: int) -> Iterator[None]:
 def random_states() -> dict[str, Any]:
     """Plain containers and tensors only, so that a checkpoint with them loads safely."""
     version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+    twister = numpy["state"]
     states = {
         "python": [version, list(words), gauss],
-        "numpy": [name, keys.tolist(), *rest],
+        "numpy": [
+            *(numpy["bit_generator"], twister["key"].tolist(), twister["pos"]),
+            *(numpy["has_gauss"], numpy["gauss"]),
+        ],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Skeleton:
     def index(self, name: str) -> int:
         return self.names.index(name)
 
-    def adjacency(self, reverse_joints: bool = False) -> np.ndarray:
+    def adjacency(self, reverse_joints: bool = False) -> NDArray[np.float64]:
         """(J, J) float64, 1 where two joints share a bone, without self loops.
 
         reverse_joints: in the order j -> J - 1 - j, as the backward direction sees the joints.

@@ -43,7 +43,7 @@ class MambaBlock(nn.Module):
         if fused is not None:
             return fused
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(
+            recomputed: Tensor = checkpoint(
                 self._forward,
                 x,
                 axis,
@@ -51,6 +51,7 @@ class MambaBlock(nn.Module):
                 use_reentrant=False,
                 context_fn=lambda: (nullcontext(), statistics_seen_before(self)),
             )
+            return recomputed
         return self._forward(x, axis, norm)
 
     def _forward(self, x: Tensor, axis: int, norm: nn.LayerNorm | None) -> Tensor:
@@ -72,11 +73,13 @@ def recompute_blocks(model: nn.Module, recompute: bool = True) -> None:
             module.recompute = recompute
 
 
-def over_joints(block: nn.Module, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+def over_joints(block: nn.Module, x: Tensor, norm: nn.Module | None = None) -> Tensor:
     """norm(block) over the J joints of each frame; x: (B, T, J, C) -> same."""
-    return block(x, JOINTS, norm)
+    y: Tensor = block(x, JOINTS, norm)
+    return y
 
 
-def over_frames(block: nn.Module, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+def over_frames(block: nn.Module, x: Tensor, norm: nn.Module | None = None) -> Tensor:
     """norm(block) over the T frames of each joint; x: (B, T, J, C) -> same."""
-    return block(x, FRAMES, norm)
+    y: Tensor = block(x, FRAMES, norm)
+    return y

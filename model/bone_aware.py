@@ -48,7 +48,7 @@ class BoneAwareModule(nn.Module):
 
     def forward(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3): x, y, confidence -> logits (B, T, J, num_bins), a bone at its child."""
-        x = self.embed(pose_2d)
+        x: Tensor = self.embed(pose_2d)
         for spatial, spatial_norm, temporal, temporal_norm, narrow in zip(
             self.spatial,
             self.spatial_norm,

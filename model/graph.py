@@ -16,6 +16,8 @@ class GraphConv(nn.Module):
     into U and V is MotionAGFormer's. Shapes: N frames, J joints, C channels.
     """
 
+    adj: Tensor  # (J, J), Â
+
     def __init__(self, dim: int, adjacency: Tensor, reverse_joints: bool = False) -> None:
         """adjacency: (J, J), 0 or 1, in the skeleton's order, as the input's joints are.
 

@@ -43,6 +43,7 @@ class ScanDirection(nn.Module):
     def weights(self, log: bool = False) -> DirectionWeights:
         """log: with A_log itself in the place of A."""
         conv, dt_proj = self.conv1d, self.dt_proj
+        assert conv.bias is not None  # for the type
         return DirectionWeights(
             conv_weight=conv.weight,
             conv_bias=conv.bias,
@@ -65,7 +66,8 @@ class GraphInput(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., J, C) -> (..., J, C), for both directions in the skeleton's order."""
-        return self.conv(self.norm(x).flatten(0, -3)).view(x.shape)
+        y: Tensor = self.conv(self.norm(x).flatten(0, -3))
+        return y.view(x.shape)
 
 
 class BiMamba(nn.Module):
@@ -112,7 +114,8 @@ class BiMamba(nn.Module):
             self.backward_scan.weights(),
             axis=axis,
         )
-        return self.out_proj(y)
+        output: Tensor = self.out_proj(y)
+        return output
 
 
 def draw_backward_dt(model: nn.Module) -> None:

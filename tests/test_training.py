@@ -191,7 +191,9 @@ def test_an_unreadable_latest_names_the_newest_readable_one(data, tmp_path):
     assert status == 0, errors
 
 
-def test_a_run_with_log_and_tensorboard_can_be_repeated_from_its_folder(data, tmp_path, uninterrupted):
+def test_a_run_with_log_and_tensorboard_can_be_repeated_from_its_folder(
+    data, tmp_path, uninterrupted
+):
     folder = tmp_path / "run"
     run_train(*flags(data, folder, "--use-log", "--use-tensorboard"))
     session = json.loads((folder / "run.json").read_text())["sessions"][0]
