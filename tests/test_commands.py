@@ -31,6 +31,7 @@ from tests.test_config import RELEASED_STAGE_1, RELEASED_STAGE_2
 from tests.test_evaluation import by_loops
 
 T = 9
+TABLES = 3  # the seed of tables in which no bin is nearly a tie, see reference.certain_bins
 SIZE = {"channel: 64": "channel: 16", "st_depth: 8": "st_depth: 2", "st_depth: 4": "st_depth: 2"}
 
 
@@ -50,7 +51,7 @@ def place(tmp_path_factory):
     """A folder with data, configs and a pair of released checkpoints."""
     place = tmp_path_factory.mktemp("commands")
     root = place / "data"
-    write_pickle(root / "tables.pkl", h36m_tables())
+    write_pickle(root / "tables.pkl", h36m_tables(TABLES))
     status, out, error = command(
         "data/preprocess/h36m.py", "--n-frames", T, "--data-root", root, "--dt-file", "tables.pkl"
     )
@@ -125,7 +126,7 @@ def one_sentence(result):
 
 def released_clips(use_proj_as_2d=False):
     """The test clips of the file by hand: rows, frame ids and normalised 2D (clips, T, J, 3)."""
-    rows = h36m_tables()["test"]
+    rows = h36m_tables(TABLES)["test"]
     ids = np.array(clips_one_by_one(list(rows["source"]), T, T))
     seen = np.empty((len(rows["source"]), 17, 3))
     for frame, camera in enumerate(rows["camera_name"]):
@@ -231,7 +232,7 @@ def test_stage_1_evaluates_to_the_formulas_scores(place, tmp_path, train_py):
     )
 
     rows, ids, clips = released_clips()
-    bins = reference.bone_aware(released_pair()[0], clips).argmax(-1).numpy()
+    bins = reference.certain_bins(reference.bone_aware(released_pair()[0], clips)).numpy()
     confusion = np.zeros((6, 6), int)
     for clip, frame in np.ndindex(ids.shape):
         pose = rows["joint3d_image"][ids[clip, frame]].astype(float)
