@@ -71,6 +71,8 @@ def _column(rows: dict[str, Any], path: Path, name: str, shape: tuple[int | None
     )
     if not fits:
         raise UserError(f"{path}: column {name!r} has shape {array.shape}, not {wanted}")
+    if not len(array):
+        raise UserError(f"{path}: column {name!r} has no rows; {PICKLE_REMEDY}")
     return array
 
 
