@@ -129,7 +129,7 @@ def protect_sources(
     config: Config, options: argparse.Namespace, checkpoint: Checkpoint | None
 ) -> None:
     """Before any work: no result may replace what the run reads. Raises UserError."""
-    sources = [options.config, checkpoint.path if checkpoint else None, config.clips_dir]
+    sources = [options.config, checkpoint.path if checkpoint else None, *config.clips_dirs]
     sources.append(find_path(config.data_root) / config.dt_file)
     if options.stage1_checkpoint:
         stage1 = find_path(options.stage1_checkpoint)
@@ -171,9 +171,8 @@ def make_stage(
 
 
 def open_dataset(config: Config, split: str) -> ClipDataset:
-    return ClipDataset(
-        config.clips_dir, split, config.n_frames, config.use_proj_as_2d, config.dt_file
-    )
+    folders = config.clips_dirs if split == "train" else config.clips_dir
+    return ClipDataset(folders, split, config.n_frames, config.use_proj_as_2d, config.dt_file)
 
 
 def evaluate(task: Stage, options: argparse.Namespace, processes: Processes) -> None:

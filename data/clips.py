@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -149,6 +150,18 @@ class ArrayWriter:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+class Clips(Protocol):
+    """Clips of one length by number, wherever they lie."""
+
+    where: Path
+    n_frames: int
+
+    def __len__(self) -> int: ...
+    def place(self, clip: int) -> str: ...  # where a clip is, for messages
+    def read(self, clips: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
+
+
 class ArrayClips:
     """The clips of one split, read from memory-mapped arrays."""
 
@@ -163,10 +176,11 @@ class ArrayClips:
             self._pose_2d, self._pose_3d = self._open("pose_2d"), self._open("pose_3d")
             self.frame_ids = np.asarray(self._open("clips"), dtype=np.int64)
             frames, clips = self._entry["frames"], self._entry["clips"]
+            self.n_frames: int = self._index["n_frames"]
             rows = {self._pose_2d.shape, self._pose_3d.shape}
             if len(rows) != 1 or self._pose_2d.shape != (frames, *self._pose_2d.shape[1:2], 3):
                 raise ValueError
-            if self.frame_ids.shape != (clips, self._index["n_frames"]):
+            if self.frame_ids.shape != (clips, self.n_frames):
                 raise ValueError
             if clips and not 0 <= self.frame_ids.min() <= self.frame_ids.max() < frames:
                 raise ValueError
@@ -178,12 +192,11 @@ class ArrayClips:
             self._folder / f"{self._split}_{name}.npy", mmap_mode="r", allow_pickle=False
         )
 
-    @property
-    def n_frames(self) -> int:
-        return self._index["n_frames"]
-
     def __len__(self) -> int:
         return len(self.frame_ids)
+
+    def place(self, clip: int) -> str:
+        return f"{self.where}: clip {clip}"
 
     def read(self, clips: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
@@ -219,21 +232,23 @@ class FolderClips:
     def __len__(self) -> int:
         return len(self._files)
 
+    def place(self, clip: int) -> str:
+        return str(self._files[clip])
+
     def _read_file(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         file = self._files[number]
         clip = load_pickle(file, "copy it again or slice anew with data/preprocess/h36m.py")
         try:
-            pair = (
-                np.asarray(clip["data_input"], np.float32),
-                np.asarray(clip["data_label"], np.float32),
-            )
+            pose_2d, pose_3d = clip["data_input"], np.asarray(clip["data_label"], np.float32)
+            # As in the released code: a clip may come without detections.
+            pose_2d = projected(pose_3d) if pose_2d is None else np.asarray(pose_2d, np.float32)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(f"{file}: no arrays 'data_input' and 'data_label' inside") from error
-        n_frames = getattr(self, "n_frames", len(pair[0]) if pair[0].ndim else 0)
-        for array in pair:
+        n_frames = getattr(self, "n_frames", len(pose_3d) if pose_3d.ndim else 0)
+        for array in (pose_2d, pose_3d):
             if array.shape != (n_frames, 17, 3):
                 raise UserError(f"{file}: an array of shape {array.shape}, not {(n_frames, 17, 3)}")
-        return pair
+        return pose_2d, pose_3d
 
     def read(self, clips: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
@@ -243,6 +258,44 @@ class FolderClips:
         pairs = [self._read_file(int(clip)) for clip in clips]
         pose_2d, pose_3d = zip(*pairs, strict=True)
         return np.stack(pose_2d), np.stack(pose_3d)
+
+
+class JoinedClips:
+    """The clips of several data sets, one after the other."""
+
+    def __init__(self, parts: Sequence[Clips]) -> None:
+        self.parts = parts
+        self.where, self.n_frames = parts[0].where, parts[0].n_frames
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _split(self, clips: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which part each clip belongs to, and its number there."""
+        numbers = np.asarray(clips, np.int64)
+        part = np.searchsorted(self._ends, numbers, side="right")
+        return part, numbers - np.concatenate([[0], self._ends])[part]
+
+    def place(self, clip: int) -> str:
+        part, number = self._split([clip])
+        return self.parts[part[0]].place(int(number[0]))
+
+    def read(self, clips: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
+        part, number = self._split(clips)
+        shape = (len(part), self.n_frames, H36M.num_joints, 3)
+        poses = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for index in np.unique(part):
+            mine = part == index
+            for pose, read in zip(poses, self.parts[index].read(number[mine]), strict=True):
+                pose[mine] = read
+        return poses
+
+
+def projected(pose_3d: np.ndarray) -> np.ndarray:
+    """Ground-truth 2D: the label's x and y on the screen, with confidence 1."""
+    return np.concatenate([pose_3d[..., :2], np.ones_like(pose_3d[..., :1])], axis=-1)
 
 
 def _damaged(directory: Path) -> UserError:
@@ -302,14 +355,19 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        directory: Path,
+        directory: Path | Sequence[Path],
         split: str,
         n_frames: int,
         use_proj_as_2d: bool = False,
         dt_file: str | None = None,
     ) -> None:
-        """use_proj_as_2d: the label's x, y with confidence 1 as 2D input. Raises UserError."""
-        self.source = open_clips(Path(directory), split, n_frames, dt_file)
+        """directory: one data set's folder, or several, whose clips are joined.
+
+        use_proj_as_2d: ground-truth 2D in place of detections. Raises UserError.
+        """
+        folders = [directory] if isinstance(directory, str | os.PathLike) else directory
+        parts = [open_clips(Path(folder), split, n_frames, dt_file) for folder in folders]
+        self.source: Clips = parts[0] if len(parts) == 1 else JoinedClips(parts)
         self.use_proj_as_2d = use_proj_as_2d
 
     def __len__(self) -> int:
@@ -322,5 +380,12 @@ class ClipDataset(Dataset):
     def __getitems__(self, clips: Sequence[int]) -> Batch:
         pose_2d, pose_3d = self.source.read(clips)
         if self.use_proj_as_2d:
-            pose_2d = np.concatenate([pose_3d[..., :2], np.ones_like(pose_3d[..., :1])], axis=-1)
+            pose_2d = projected(pose_3d)
+        for pose in (pose_2d, pose_3d):
+            finite = np.isfinite(pose).all((1, 2, 3))
+            if not finite.all():
+                raise UserError(
+                    f"{self.source.place(clips[int(finite.argmin())])}: holds a number that is not"
+                    " finite; slice anew with data/preprocess/h36m.py, or remove the clip"
+                )
         return Batch(torch.from_numpy(pose_2d), torch.from_numpy(pose_3d), list(clips))

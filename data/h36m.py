@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data.clips import SPLITS, ArrayClips, ArrayWriter, FolderClips, clip_index
+from data.clips import SPLITS, ArrayClips, ArrayWriter, Clips, clip_index
 from data.safe_pickle import load_pickle
 from lib.camera import H36M_CAMERAS, to_screen
 from lib.errors import UserError
@@ -172,18 +172,19 @@ def read_test_frames(
     )
 
 
-def load_test_frames(
-    clips: ArrayClips | FolderClips, pickle_path: Path
-) -> tuple[np.ndarray, TestFrames]:
+def load_test_frames(clips: Clips, pickle_path: Path) -> tuple[np.ndarray, TestFrames]:
     """The (clips, T) frame ids of a test split, and what the protocol needs of its frames.
 
-    A released clip folder keeps neither, so the pickle is read for them. Raises UserError.
+    A released clip folder keeps neither, so the pickle is read for them. It lacks the last video's
+    clip if that video is shorter than a clip. Raises UserError.
     """
     if isinstance(clips, ArrayClips):
         return clips.frame_ids, clips.test_frames()
     rows = read_pickle(pickle_path)["test"]
     frames = read_frames(rows, pickle_path)
     ids = clip_index(frames.source, clips.n_frames, stride_of("test", clips.n_frames))
+    if len(ids) == len(clips) + 1 and len(np.unique(ids[-1])) < clips.n_frames:
+        ids = ids[:-1]
     if len(ids) != len(clips):
         raise UserError(
             f"{clips.where}: {len(clips)} clips, {pickle_path} gives {len(ids)}; they do not belong"

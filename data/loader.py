@@ -38,13 +38,6 @@ class _FlippingDataset(Dataset):
             # Raised here, in a worker, it would reach the user with two tracebacks around it.
             return error
         for pose in (batch.pose_2d, batch.pose_3d):
-            finite = pose.flatten(1).isfinite().all(dim=1)
-            if not finite.all():
-                bad = clips[int((~finite).nonzero()[0])]
-                return UserError(
-                    f"{self.dataset.source.where}: clip {bad} holds a number that is not finite;"
-                    " slice anew with data/preprocess/h36m.py, or remove the clip"
-                )
             flipped = torch.tensor(flips, dtype=torch.bool)
             pose[flipped] = flip_pose(pose[flipped], self.skeleton)
         return batch

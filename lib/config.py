@@ -73,6 +73,9 @@ class Config:
     subset_list: tuple[str, ...] = _key(())
     dt_file: str = _key("h36m_sh_conf_cam_source_final.pkl")
     use_proj_as_2d: bool = _key(False)  # ground-truth 2D instead of detections
+    # Poses relative to the root of each frame; false: their x and y are those on the screen, their
+    # depth relative to the root of the clip's first frame
+    root_rel: bool = _key(True)
 
     # Loss weights of stage 2
     lambda_scale: float = _key(0.5, low=0)
@@ -95,8 +98,16 @@ class Config:
 
     @property
     def clips_dir(self) -> Path:
-        """The folder of the sliced clips, data_root/H36M-243 for instance."""
-        return find_path(self.data_root) / self.subset_list[0]
+        """The folder of the clips that are evaluated."""
+        return self.clips_dirs[0]
+
+    @property
+    def clips_dirs(self) -> list[Path]:
+        """The folders of the sliced clips, data_root/H36M-243 for instance.
+
+        Training takes the clips of all, evaluation those of the first.
+        """
+        return [find_path(self.data_root) / name for name in self.subset_list]
 
     def as_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
@@ -105,7 +116,7 @@ class Config:
 # What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
 MODEL_KEYS = (
     *("stage", "channel", "st_depth", "n_frames", "d_state", "d_conv"),
-    *("bone_branch", "bone_slots", "graph", "fusion"),
+    *("bone_branch", "bone_slots", "graph", "fusion", "root_rel"),
 )
 
 _ANY = object()
@@ -123,7 +134,6 @@ DEAD_KEYS: dict[str, Any] = {
     "out_joints": 17,
     "dim_out": 3,
     "act_layer": "gelu",
-    "root_rel": True,
     "add_velocity": False,
     "line_pose": False,
     "stride": _ANY,
@@ -260,11 +270,6 @@ def _checked_together(config: Config, source: str) -> Config:
             f"{source}: key 'channel': {config.channel} cannot be halved {config.st_depth - 1}"
             f" times (st_depth {config.st_depth}); use a multiple of {2 ** (config.st_depth - 1)}"
         )
-    if config.dataset == "h36m":
-        if not config.subset_list:
-            config = dataclasses.replace(config, subset_list=(f"H36M-{config.n_frames}",))
-        if len(config.subset_list) > 1:
-            raise ConfigError(
-                f"{source}: key 'subset_list': {len(config.subset_list)} data sets; give one"
-            )
+    if config.dataset == "h36m" and not config.subset_list:
+        config = dataclasses.replace(config, subset_list=(f"H36M-{config.n_frames}",))
     return config

@@ -80,10 +80,16 @@ def evaluated_clips(frames: TestFrames, clips: np.ndarray) -> np.ndarray:
     return ~excluded[frames.video[clips[:, 0]]]
 
 
-def to_millimetres(poses: np.ndarray, clips: np.ndarray, frames: TestFrames) -> np.ndarray:
-    """Predicted clips -> root-relative mm. poses: (N, T, J, 3) normalised; clips: (N, T)."""
+def to_millimetres(
+    poses: np.ndarray, clips: np.ndarray, frames: TestFrames, *, root_rel: bool = True
+) -> np.ndarray:
+    """Predicted clips -> root-relative mm. poses: (N, T, J, 3) normalised; clips: (N, T).
+
+    root_rel: the poses' root is meant to be at 0, so what the model says of it does not count.
+    """
     poses = poses.astype(np.float64)
-    poses[..., 0, :] = 0
+    if root_rel:
+        poses[..., 0, :] = 0
     # A clip's image size is its first frame's: a video has one camera.
     pixels = from_screen(poses, frames.image_size[clips[:, 0]][:, None])
     millimetres = pixels * frames.factor[clips][..., None, None]
@@ -126,7 +132,12 @@ class Report:
 
 
 def evaluate_h36m(
-    poses: np.ndarray, clips: np.ndarray, frames: TestFrames, skeleton: Skeleton
+    poses: np.ndarray,
+    clips: np.ndarray,
+    frames: TestFrames,
+    skeleton: Skeleton,
+    *,
+    root_rel: bool = True,
 ) -> Report:
     """Human3.6M's protocol 1 and 2 (and velocity and acceleration errors alike).
 
@@ -141,7 +152,7 @@ def evaluate_h36m(
             f" ({', '.join(EXCLUDED_SOURCES)}); add other ones"
         )
     clips = clips[kept]
-    pred = to_millimetres(poses[kept], clips, frames)
+    pred = to_millimetres(poses[kept], clips, frames, root_rel=root_rel)
     wrong = np.flatnonzero(~np.isfinite(pred).all((1, 2, 3)))
     if len(wrong):
         raise UserError(

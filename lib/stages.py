@@ -119,6 +119,18 @@ class BinReport:
         return "\n".join(lines)
 
 
+def training_target(pose_3d: Tensor, root: int, root_rel: bool) -> Tensor:
+    """What stage 2 learns to predict from the label (B, T, J, 3), whose x, y are on the screen.
+
+    root_rel: each joint seen from the root of its frame. Otherwise only the depth is shifted, so
+    that the root of the clip's first frame has depth 0.
+    """
+    if root_rel:
+        return pose_3d - pose_3d[..., root : root + 1, :]
+    first = pose_3d[:, :1, root : root + 1]
+    return pose_3d - first * first.new_tensor([0.0, 0.0, 1.0])
+
+
 class LiftingStage:
     """Stage 2: the weighted pose losses on root-relative labels; scored by MPJPE in mm."""
 
@@ -145,8 +157,7 @@ class LiftingStage:
         self.device, self.seed = torch.device(device), seed
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        root = self.skeleton.root
-        target = batch.pose_3d - batch.pose_3d[..., root : root + 1, :]
+        target = training_target(batch.pose_3d, self.skeleton.root, self.config.root_rel)
         pred = self.train_model(batch.pose_2d).float()
         return lifting_losses(pred, target, self.skeleton, self.config.loss_weights)
 
@@ -169,7 +180,13 @@ class LiftingStage:
         if not parts:
             return None
         poses = np.concatenate(parts)
-        return evaluate_h36m(poses, self.clip_frames, self.test_frames, self.skeleton)
+        return evaluate_h36m(
+            poses,
+            self.clip_frames,
+            self.test_frames,
+            self.skeleton,
+            root_rel=self.config.root_rel,
+        )
 
     def weights(self) -> dict[str, Any]:
         weights = {"model": self.model.lifter.state_dict()}

@@ -157,6 +157,46 @@ def test_a_released_folder_is_read(tmp_path, dtype):
     assert np.allclose(projected[..., :2], clips[1, 1, ..., :2], atol=1e-6)
 
 
+def test_a_released_clip_without_detections_is_seen_by_projection(tmp_path):
+    clips = write_clips(tmp_path, "train")
+    content = {"data_input": None, "data_label": clips[1, 1]}
+    write_pickle(tmp_path / "train" / "00000001.pkl", content)
+    batch = ClipDataset(tmp_path, "train", T).__getitems__([0, 1])
+    assert np.array_equal(batch.pose_2d[0], clips[0, 0])
+    assert np.array_equal(batch.pose_2d[1, ..., :2], clips[1, 1, ..., :2])
+    assert (batch.pose_2d[1, ..., 2] == 1).all()
+    assert np.array_equal(batch.pose_3d[1], clips[1, 1])
+
+
+# --- Several data sets ------------------------------------------------------------------------
+
+
+def test_the_clips_of_several_data_sets_follow_each_other(tmp_path):
+    poses, ids = write_arrays(tmp_path / "a")
+    clips = write_clips(tmp_path / "b", "train", count=3)
+    other, other_ids = write_arrays(tmp_path / "c", seed=1)
+    joined = ClipDataset([tmp_path / name for name in "abc"], "train", T)
+    count = len(ids)
+    assert len(joined) == count + 3 + len(other_ids)
+    order = [count + 2, 0, count + 3, count - 1, count, count + 3 + len(other_ids) - 1]
+    batch = joined.__getitems__(order)
+    assert batch.clips == order
+    for k, found in enumerate((batch.pose_2d, batch.pose_3d)):
+        expected = [
+            *(clips[2, k], poses[0, k][ids[0]], other[0, k][other_ids[0]]),
+            *(poses[0, k][ids[-1]], clips[0, k], other[0, k][other_ids[-1]]),
+        ]
+        assert np.array_equal(found, np.stack(expected))
+    assert joined.source.place(count + 1) == str(tmp_path / "b" / "train" / "00000001.pkl")
+
+
+def test_data_sets_of_different_clip_lengths_do_not_join(tmp_path):
+    write_arrays(tmp_path / "a")
+    write_arrays(tmp_path / "b", n_frames=T + 1)
+    found = told(ClipDataset, [tmp_path / "a", tmp_path / "b"], "train", T)
+    assert found.startswith(f"{tmp_path}/b: clips of {T + 1} frames")
+
+
 def test_a_gap_in_a_released_folder_is_named(tmp_path):
     write_clips(tmp_path, "train", count=4)
     (tmp_path / "train" / "00000002.pkl").unlink()

@@ -140,7 +140,7 @@ def released_clips(use_proj_as_2d=False):
     return rows, ids, torch.from_numpy(seen.astype(np.float32)[ids])
 
 
-def expected_report(flip=True, slots="released", use_proj_as_2d=False):
+def expected_report(flip=True, slots="released", use_proj_as_2d=False, root_rel=True):
     """The whole command line's numbers by tests/reference.py and loops; nothing of ours runs."""
     rows, ids, clips = released_clips(use_proj_as_2d)
     states = released_pair()
@@ -148,7 +148,7 @@ def expected_report(flip=True, slots="released", use_proj_as_2d=False):
     if flip:
         turned = reference.mirrored(reference.mdtf(*states, reference.mirrored(clips), slots))
         poses = (poses + turned) / 2
-    return by_loops(rows, ids, poses.numpy())
+    return by_loops(rows, ids, poses.numpy(), root_rel)
 
 
 def test_a_released_pair_evaluates_to_the_protocols_numbers(place, tmp_path):
@@ -189,6 +189,7 @@ def compare_to_a_hundredth(found, expected):
         ("flip=false", {"flip": False}),
         ("bone_slots=child", {"slots": "child"}),
         ("use_proj_as_2d=true", {"use_proj_as_2d": True}),
+        ("root_rel=false", {"root_rel": False}),
     ],
 )
 def test_settings_change_the_evaluation_as_they_should(place, tmp_path, train_py, key, keywords):
@@ -218,6 +219,19 @@ def test_a_released_clip_folder_gives_the_same_table(place, tmp_path, train_py):
     assert status == 0, error
     compare_to_a_hundredth(json.loads((tmp_path / "r.json").read_text()), expected_report())
     assert len(ids) == 10
+
+
+def test_a_test_clip_that_is_not_finite_is_named(place, tmp_path, train_py):
+    """Not the weights are blamed for it."""
+    _, _, clips = released_clips()
+    clips[3, 4, 5, 0] = torch.nan
+    (tmp_path / "data").mkdir()
+    shutil.copy(place / "data" / "tables.pkl", tmp_path / "data")
+    for number, clip in enumerate(clips.numpy()):
+        content = {"data_input": clip, "data_label": np.zeros_like(clip)}
+        write_pickle(tmp_path / "data" / "H36M-9" / "test" / f"{number:08d}.pkl", content)
+    result = train_py(*evaluation(place), "--set", f"data_root={tmp_path / 'data'}")
+    assert "H36M-9/test/00000003.pkl: holds a number that is not finite" in one_sentence(result)
 
 
 def test_stage_1_evaluates_to_the_formulas_scores(place, tmp_path, train_py):

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     return tables["test"], clips, frames
 
 
-def by_loops(rows, clips, poses):
+def by_loops(rows, clips, poses, root_rel=True):
     """The whole protocol, a number at a time, from the rows of the file."""
     per_frame = {}  # (metric, frame) -> errors
     joints = [{} for _ in range(17)]
@@ -45,7 +45,8 @@ def by_loops(rows, clips, poses):
         pred, target = [], []
         for t, frame in enumerate(clip):
             p = pose[t].astype(np.float64)
-            p[0] = 0
+            if root_rel:
+                p[0] = 0
             pixels = np.empty((17, 3))
             pixels[:, 0] = (p[:, 0] + 1) * width / 2
             pixels[:, 1] = (p[:, 1] + height / width) * width / 2
@@ -94,11 +95,12 @@ def compare(found, expected):
             assert found[key] == pytest.approx(value, rel=1e-6), key
 
 
-def test_the_protocol_against_loops(data, rng):
+@pytest.mark.parametrize("root_rel", [True, False])
+def test_the_protocol_against_loops(data, rng, root_rel):
     rows, clips, frames = data
     poses = rng.normal(0, 0.3, (*clips.shape, 17, 3)).astype(np.float32)
-    report = evaluate_h36m(poses, clips, frames, H36M)
-    expected = by_loops(rows, clips, poses)
+    report = evaluate_h36m(poses, clips, frames, H36M, root_rel=root_rel)
+    expected = by_loops(rows, clips, poses, root_rel)
     compare(report.as_dict(), expected)
     # All frames of the four videos that count, short ones included.
     assert expected["frames"] == 27 + 5 + 18 + 7

@@ -234,12 +234,37 @@ def test_a_split_without_frames(tmp_path):
     assert found.startswith(f"{path}: column 'joint_2d' has no rows")
 
 
+def write_zeros(folder, count):
+    """A released test split of `count` clips."""
+    for number in range(count):
+        clip = {n: np.zeros((9, 17, 3), np.float32) for n in ("data_input", "data_label")}
+        write_pickle(folder / "test" / f"{number:08d}.pkl", clip)
+    return ClipDataset(folder, "test", 9).source
+
+
+def test_a_released_folder_lacks_a_short_last_video(tmp_path):
+    """The file's last video has 7 frames: the released slicing drops it, ours stretches it to 9."""
+    path = write_pickle(tmp_path / "a.pkl", h36m_tables())
+    all_ids, whole = load_test_frames(write_zeros(tmp_path / "ours", 10), path)
+    ids, frames = load_test_frames(write_zeros(tmp_path / "released", 9), path)
+    assert ids.tolist() == all_ids[:9].tolist()
+    assert np.array_equal(frames.pose_3d_mm, whole.pose_3d_mm)
+    lost = set(all_ids.ravel()) - set(ids.ravel())
+    assert {h36m_tables()["test"]["source"][i] for i in lost} == {TEST_VIDEOS[-1][0]}
+
+
+def test_a_released_folder_lacks_no_other_clip(tmp_path):
+    """A last video that fills a clip is never dropped: 9 clips of 10 are another data set's."""
+    tables = h36m_tables()
+    tables["test"] = {name: column[:-7] for name, column in tables["test"].items()}
+    path = write_pickle(tmp_path / "a.pkl", tables)
+    assert len(load_test_frames(write_zeros(tmp_path / "right", 9), path)[0]) == 9
+    assert "8 clips" in told(load_test_frames, write_zeros(tmp_path / "wrong", 8), path)
+
+
 def test_a_released_folder_of_other_videos_than_the_file(tmp_path):
     path = write_pickle(tmp_path / "a.pkl", h36m_tables())
-    for number in range(4):
-        clip = {n: np.zeros((9, 17, 3), np.float32) for n in ("data_input", "data_label")}
-        write_pickle(tmp_path / "H36M-9" / "test" / f"{number:08d}.pkl", clip)
-    source = ClipDataset(tmp_path / "H36M-9", "test", 9).source
+    source = write_zeros(tmp_path / "H36M-9", 4)
     found = told(load_test_frames, source, path)
     assert "4 clips" in found
     assert "gives 10" in found

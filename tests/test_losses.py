@@ -8,6 +8,7 @@ import torch
 
 from lib import losses
 from lib.skeleton import H36M, MPI_INF_3DHP
+from lib.stages import training_target
 
 NAMES = ("n_mpjpe", "velocity", "bone_variance", "bone_length", "bone_angle", "bone_angle_velocity")
 PAIRS = [
@@ -178,3 +179,12 @@ def test_gradients_against_finite_differences(rng, name):
         return losses.lifting_losses(pose, target, H36M, weights)[name]
 
     assert torch.autograd.gradcheck(loss, (pred,), eps=1e-7, atol=1e-5)
+
+
+def test_the_target_without_root_rel_keeps_the_place_on_the_screen():
+    """Two frames of two joints, root 0: only the depth moves, by that of the first frame's root."""
+    label = torch.tensor([[[[1.0, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]]])
+    kept = [[[[1, 2, 0], [4, 5, 3]], [[7, 8, 6], [10, 11, 9]]]]
+    relative = [[[[0, 0, 0], [3, 3, 3]], [[0, 0, 0], [3, 3, 3]]]]
+    assert training_target(label, 0, root_rel=False).tolist() == kept
+    assert training_target(label, 0, root_rel=True).tolist() == relative

@@ -13,7 +13,7 @@ from data.h36m import load_test_frames
 from lib.config import load_config
 from lib.errors import CommandParser, run_main
 from lib.evaluation import evaluate_h36m
-from lib.files import find_path, write_json
+from lib.files import find_path, refuse_same_file, write_json
 from lib.skeleton import H36M
 
 CHUNK = 2048  # clips at a time: the normal equations need no more in memory
@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--report", metavar="FILE.json")
     options = parser.parse_args()
     config = load_config(options.config, options.set)
+    if options.report:
+        refuse_same_file(options.report, [options.config, *config.clips_dirs])
     train, test = (
         ClipDataset(config.clips_dir, split, config.n_frames, config.use_proj_as_2d)
         for split in ("train", "test")

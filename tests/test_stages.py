@@ -1,0 +1,50 @@
+"""What the stages learn from a batch, and from which data sets."""
+
+import re
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.clips import Batch
+from lib.config import make_config
+from lib.skeleton import H36M
+from lib.stages import LiftingStage
+from tests.training import make_data, run_train
+
+REQUIRED = {"stage": 2, "learning_rate": 1e-3, "batch_size": 2, "epochs": 1, "channel": 8}
+
+
+class Still(nn.Module):
+    """Predicts 0 everywhere, so that the loss is how far the target is from 0."""
+
+    def forward(self, pose_2d):
+        return torch.zeros_like(pose_2d)
+
+
+def test_root_rel_decides_what_is_learnt(rng):
+    label = rng.standard_normal((2, 4, 17, 3))
+    batch = Batch(torch.zeros(2, 4, 17, 3), torch.from_numpy(label).float(), [0, 1])
+    placed = label.copy()
+    placed[..., 2] -= label[:, :1, :1, 2]
+    for root_rel, target in ((True, label - label[:, :, :1]), (False, placed)):
+        values = {**REQUIRED, "st_depth": 1, "n_frames": 4, "root_rel": root_rel}
+        config = make_config({**values, "lambda_scale": 0, "lambda_3d_velocity": 0}, "a.yaml")
+        stage = LiftingStage(Still(), config, H36M, None, None, None, "cpu")
+        expected = np.linalg.norm(target, axis=-1).mean()
+        assert abs(stage.losses(batch)["total"].item() - expected) < 1e-5
+
+
+def test_training_takes_all_data_sets_and_evaluation_the_first(tmp_path, caplog):
+    make_data(tmp_path)
+    (tmp_path / "Other-9").symlink_to(tmp_path / "H36M-9")
+    counts = []
+    for number, names in enumerate(("H36M-9", "H36M-9, Other-9")):
+        status, _, errors = run_train(
+            *("--config", tmp_path / "stage1.yaml", "--new-checkpoint", tmp_path / str(number)),
+            *("--set", "epochs=1", "--set", f"subset_list=[{names}]"),
+        )
+        assert status == 0, errors
+        counts.append(re.findall("([0-9]+) training and ([0-9]+) test clips", caplog.text)[-1])
+    (train, test), (both, still) = counts
+    assert (int(both), still) == (2 * int(train), test)
