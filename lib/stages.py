@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lib import metrics
 from lib.config import Config
+from lib.errors import UserError
 from lib.evaluation import Report, TestFrames, evaluate_h36m, predict
 from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
@@ -74,7 +75,13 @@ class BoneStage:
         for start in progress(range(first, last, self.batch_size)):
             clips = list(range(start, min(start + self.batch_size, last)))
             batch = self.test.__getitems__(clips).to(self.device)
-            bins = self.model(batch.pose_2d).argmax(-1)[..., bones]
+            logits = self.model(batch.pose_2d)
+            if not logits.isfinite().all():  # argmax would make bins of them all the same
+                raise UserError(
+                    f"the prediction is not finite (test clips {clips}); its training went wrong"
+                    " or its weights are damaged: use an earlier checkpoint"
+                )
+            bins = logits.argmax(-1)[..., bones]
             labels = polar_bins(batch.pose_3d, self.skeleton)[..., bones]
             confusion += metrics.confusion_matrix(
                 bins.cpu().numpy(), labels.cpu().numpy(), NUM_BINS

@@ -1,5 +1,7 @@
 """The whole method as one module: frozen stage 1, bone features, stage 2."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -48,9 +50,14 @@ class MDTF(nn.Module):
 
     @torch.no_grad()
     def bone_features(self, pose_2d: Tensor) -> Tensor:
-        """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone."""
-        bins = self.bone_aware(pose_2d).argmax(dim=-1)
-        return bone_features(pose_2d, bins, self.skeleton, self.bone_slots)
+        """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone.
+
+        NaN in the frames in which stage 1 gives NaN or infinity, of which argmax makes some bin.
+        """
+        logits = self.bone_aware(pose_2d)
+        features = bone_features(pose_2d, logits.argmax(-1), self.skeleton, self.bone_slots)
+        finite = logits.isfinite().all(-1).all(-1)[..., None, None]  # (B, T, 1, 1)
+        return torch.where(finite, features, math.nan)
 
     def forward(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3): x, y, confidence -> (B, T, J, 3) in normalised units."""

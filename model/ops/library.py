@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.numbers import environment_number
-from model.ops.compile import load_library
+from model.ops.compile import KernelUnavailable, load_library
 from model.ops.definition import DirectionWeights
 
 THREADS_VARIABLE = "MDTF_KERNEL_THREADS"
@@ -109,6 +109,12 @@ TrainGrads = _structure(
 )
 
 
+STRUCTURES = (
+    Shape, View, Weights, Inner, InnerGrads, Scan, ScanGrads, GraphWeights, Block, Head, HeadGrads,
+    Graph, GraphGrads, Tail, TailGrads, Train, TrainGrads,
+)  # fmt: skip
+
+
 def view(x: Tensor) -> ctypes.Structure:
     """x: (outer, inner, L, C) or (rows, L, C) with contiguous channels."""
     outer = x.stride(0) if x.dim() == 4 else 0
@@ -134,9 +140,21 @@ def call(function, *structures: ctypes.Structure) -> None:
         raise MemoryError("not enough memory for the scan's scratch buffers")
 
 
+def check_sizes(library: ctypes.CDLL) -> None:
+    """Raise KernelUnavailable where a structure is not as large as the compiler made it."""
+    for structure in STRUCTURES:
+        size_of = getattr(library, f"mdtf_sizeof_{structure.__name__}")
+        size_of.restype = _int
+        if size_of() != ctypes.sizeof(structure):
+            raise KernelUnavailable(
+                f"{structure.__name__} has {size_of()} bytes in C, {ctypes.sizeof(structure)} here"
+            )
+
+
 def open_library() -> ctypes.CDLL:
     """The library, with its functions declared. Raises KernelUnavailable, AttributeError."""
     library = load_library()
+    check_sizes(library)
     library.mdtf_lanes.restype = library.mdtf_max_chunk.restype = _int
     library.mdtf_max_joints.restype = library.mdtf_row_tile.restype = _int
     library.mdtf_kept_floats.restype = _int

@@ -1,6 +1,7 @@
 """Are the compiled kernels right? Small cases of each, run once before any is used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,27 @@ JOINTS, HIDDEN = 3, 64
 EPS = 1e-5
 
 
+class Case(NamedTuple):
+    """A kernel and its definition, as functions of the same tensors."""
+
+    name: str
+    kernel: Callable[..., Tensor]
+    definition: Callable[..., Tensor]
+    inputs: dict[str, Tensor]
+    differentiable: bool = True
+
+
 def self_check() -> float:
-    """The largest error of outputs and gradients, relative to each one's maximum."""
+    """The largest error of outputs and gradients, relative to each one's maximum; NaN where a
+    kernel does not carry on a NaN as its definition does."""
     with torch.inference_mode(False), torch.enable_grad():  # the caller may be in either
-        return _self_check()
+        if any(swallowed(case, float("nan")) for case in cases(length=3)):
+            return float("nan")
+        return max(error(case) for case in cases(length=21))  # 21: not whole chunks
 
 
-def _self_check() -> float:
+def cases(length: int) -> list[Case]:
+    """Each kernel on small inputs. length: of the sequences of those without joints."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -35,15 +50,16 @@ def _self_check() -> float:
             draw(channels),
         )  # fmt: skip
 
-    odd, length = 12, 21  # neither whole vectors nor whole chunks
+    odd = 12  # not whole vectors
     x, z = draw(2, length, odd), draw(2, length, odd)
     A, D = -4 * draw(odd, STATES).abs(), draw(odd)
     B, C = draw(2, length, STATES), draw(2, length, STATES)
-    errors = [
-        _error(
-            _inner(inner_native), _inner(inner_composed), [x, z, *direction(odd), *direction(odd)]
-        ),
-        _error(scan_native, scan_sequential, [x, z.abs(), A, B, C, D]),
+    inner = {"x": x, "z": z} | _named("forward", direction(odd))
+    inner |= _named("backward", direction(odd))
+    scan = {"u": x, "delta": z.abs(), "A": A, "B": B, "C": C, "D": D}
+    found = [
+        Case("inner", _inner(inner_native), _inner(inner_composed), inner),
+        Case("scan", scan_native, scan_sequential, scan),
     ]
 
     c, h = CHANNELS, HIDDEN
@@ -56,40 +72,82 @@ def _self_check() -> float:
         1 + draw(c), draw(c), draw(c, c), draw(c), draw(c, c), draw(c),
         1 + draw(JOINTS), draw(JOINTS), draw(JOINTS), 1 + draw(JOINTS),
     )  # fmt: skip
-    last_norm = (1 + draw(c), draw(c))
-    weights = [*block, *direction(c), *direction(c), *graph, *last_norm]
+    weights = _named("block", block) | _named("forward", direction(c))
+    weights |= _named("backward", direction(c)) | _named("graph", graph)
+    last = {"last_norm.weight": 1 + draw(c), "last_norm.bias": draw(c)}
     settings = dict.fromkeys(("norm_eps", "last_eps", "graph_eps"), EPS) | {"axis": -2}
     if takes_block(c, h, JOINTS):
-        *arguments, last = _arguments(weights, adjacency)
-        found = block_forward(x, *arguments, last_norm=last, **settings)
-        errors.append(_difference(found, _block([x, *weights], adjacency)))
+
+        def infer(x: Tensor, *weights: Tensor) -> Tensor:
+            *arguments, last = _arguments(list(weights), adjacency)
+            return block_forward(x, *arguments, last_norm=last, **settings)
+
+        inputs = {"x": x} | weights | last
+        found.append(Case("block", infer, lambda *t: _block(list(t), adjacency), inputs, False))
     if takes_training(c, h, JOINTS):
         mask = (draw(5, 1, 1) > 0).float()
 
         def train(x: Tensor, *weights: Tensor) -> Tensor:
             *arguments, last = _arguments([*weights[:-2], *graph[-2:], *weights[-2:]], adjacency)
-            arguments[1:3] = (d._replace(A=d.A.neg().log()) for d in arguments[1:3])
             return block_train(x, *arguments, (mask, None), last_norm=last, **settings)[0]
 
-        learnt = [x, *weights[:-4], *last_norm]  # without the running statistics
-        errors.append(_error(train, lambda *t: _block(list(t), adjacency, mask), learnt))
-    return max(errors)
+        learnt = {k: t for k, t in weights.items() if k not in ("graph.bn_mean", "graph.bn_var")}
+        for name in ("forward.A", "backward.A"):  # in whose place it takes A_log
+            learnt[name] = learnt[name].neg().log()
+        inputs = {"x": x} | learnt | last
+        places = [list(inputs).index(name) for name in ("forward.A", "backward.A")]
+
+        def definition(*tensors: Tensor) -> Tensor:
+            decays = (-t.exp() if i in places else t for i, t in enumerate(tensors))
+            return _block(list(decays), adjacency, mask)
+
+        found.append(Case("training", train, definition, inputs))
+    return found
 
 
-def _difference(found: Tensor, exact: Tensor) -> float:
-    return ((found - exact).abs().max() / exact.abs().max()).item()
+def _named(name: str, weights: NamedTuple) -> dict[str, Tensor]:
+    return {f"{name}.{field}": tensor for field, tensor in weights._asdict().items()}
 
 
-def _error(
-    kernel: Callable[..., Tensor], definition: Callable[..., Tensor], inputs: list[Tensor]
-) -> float:
-    """Of the output and of the derivatives by all inputs; the definition in float64."""
-    results = []
-    for function, dtype in ((kernel, torch.float32), (definition, torch.float64)):
-        leaves = [t.to(dtype).requires_grad_() for t in inputs]
-        out = function(*leaves)
-        results.append([out.detach(), *torch.autograd.grad(out, leaves, out.detach())])
-    return max(_difference(a, b) for a, b in zip(*results, strict=True))
+def _results(
+    case: Case, function: Callable[..., Tensor], dtype: torch.dtype, inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """The output and the derivatives by all inputs of half the sum of its squares' finite part."""
+    if not case.differentiable:
+        with torch.no_grad():
+            return [function(*(t.to(dtype) for t in inputs))]
+    leaves = [t.to(dtype).requires_grad_() for t in inputs]
+    out = function(*leaves)
+    cotangent = out.detach().nan_to_num(1.0, 1.0, 1.0)
+    return [out.detach(), *torch.autograd.grad(out, leaves, cotangent)]
+
+
+def error(case: Case) -> float:
+    """Of the output and of the derivatives by all inputs, against the definition in float64."""
+    inputs = list(case.inputs.values())
+    found = _results(case, case.kernel, torch.float32, inputs)
+    exact = _results(case, case.definition, torch.float64, inputs)
+    return max(
+        ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, exact, strict=True)
+    )
+
+
+def swallowed(case: Case, value: float) -> list[str]:
+    """Which inputs, with `value` (NaN or infinity) in one place, leave another set of places in
+    the output or the derivatives not finite than the definition does."""
+    wrong = []
+    for number, (name, tensor) in enumerate(case.inputs.items()):
+        inputs = list(case.inputs.values())
+        inputs[number] = tensor.clone()
+        inputs[number].view(-1)[tensor.numel() // 3] = value
+        found = _results(case, case.kernel, torch.float32, inputs)
+        expected = _results(case, case.definition, torch.float32, inputs)
+        if any(
+            not torch.equal(a.isfinite(), b.isfinite())
+            for a, b in zip(found, expected, strict=True)
+        ):
+            wrong.append(name)
+    return wrong
 
 
 # --- the definitions, of any dtype ----------------------------------------------------------------
@@ -106,10 +164,10 @@ def _arguments(weights: list[Tensor], adjacency: Tensor) -> tuple:
 
 def _block(tensors: list[Tensor], adjacency: Tensor, mask: Tensor | None = None) -> Tensor:
     """With a mask (of the mixer's branch) as in training, with the batch's statistics."""
-    x, *weights = (t.double() for t in tensors)
+    x, *weights = tensors
     if mask is not None:  # no running statistics among the weights
         weights[32:32] = [None, None]
-    w, *directions, graph, _, adjacency, last_norm = _arguments(weights, adjacency.double())
+    w, *directions, graph, _, adjacency, last_norm = _arguments(weights, adjacency.to(x.dtype))
     normed = _layer_norm(x, w.norm1_weight, w.norm1_bias)
     inner_x, z = F.linear(normed, w.in_proj).chunk(2, -1)
     normed = _layer_norm(inner_x, graph.norm_weight, graph.norm_bias)
@@ -125,7 +183,7 @@ def _block(tensors: list[Tensor], adjacency: Tensor, mask: Tensor | None = None)
             var = mixed.var((0, 2), correction=0, keepdim=True)
         scanned.append(F.relu(normed + (mixed - mean) / (var + EPS).sqrt() * bn_weight + bn_bias))
     branch = F.linear(inner_composed(*scanned, z, *directions), w.out_proj)
-    y = x + (branch if mask is None else mask.double() * branch)
+    y = x + (branch if mask is None else mask.to(x.dtype) * branch)
     hidden = F.gelu(F.linear(_layer_norm(y, w.norm2_weight, w.norm2_bias), w.fc1, w.fc1_bias))
     return _layer_norm(y + F.linear(hidden, w.fc2, w.fc2_bias), *last_norm)
 

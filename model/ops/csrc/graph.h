@@ -122,8 +122,9 @@ static void graph_output_tile(const Graph *in, int64_t first, int64_t rows) {
     }
 }
 
-/* --- backward, first pass: of each row the sums of dy and of dy (mixed - mean) */
-INLINE vec through_relu(vec grad, vec out) { return select_vec(out > splat(0.0f), grad, (vec){}); }
+/* --- backward, first pass: of each row the sums of dy and of dy (mixed - mean). Where out is NaN,
+ * the gradient passes: only what relu has cut off is 0. */
+INLINE vec through_relu(vec grad, vec out) { return select_vec(out <= splat(0.0f), (vec){}, grad); }
 
 static void graph_sums_tile(const Graph *in, const GraphGrads *grads, int64_t first, int64_t rows) {
     const int64_t channels = in->channels;

@@ -15,6 +15,27 @@
 #define EXPORT __attribute__((visibility("default")))
 enum { DONE = 0, OUT_OF_MEMORY = 1 };
 
+/* What the caller compares its own structures with. */
+#define SIZE_OF(type) \
+    EXPORT int64_t mdtf_sizeof_##type(void) { return sizeof(type); }
+SIZE_OF(Shape)
+SIZE_OF(View)
+SIZE_OF(Weights)
+SIZE_OF(Inner)
+SIZE_OF(InnerGrads)
+SIZE_OF(Scan)
+SIZE_OF(ScanGrads)
+SIZE_OF(GraphWeights)
+SIZE_OF(Block)
+SIZE_OF(Head)
+SIZE_OF(HeadGrads)
+SIZE_OF(Graph)
+SIZE_OF(GraphGrads)
+SIZE_OF(Tail)
+SIZE_OF(TailGrads)
+SIZE_OF(Train)
+SIZE_OF(TrainGrads)
+
 EXPORT int64_t mdtf_lanes(void) { return LANES; }
 
 EXPORT int64_t mdtf_max_chunk(void) { return MAX_CHUNK; }

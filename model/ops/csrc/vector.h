@@ -44,28 +44,30 @@ INLINE vec select_vec(ivec mask, vec a, vec b) {
     return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
 }
 
-/* Of an x that is NaN, max and min return the other operand. */
+/* NaN where x is NaN, whatever `other` (a constant, never NaN) is. The instructions return their
+ * second operand if either is NaN, so x must be the second. */
 INLINE vec max_vec(vec x, vec other) {
 #if AVX512
-    return (vec)_mm512_max_ps((__m512)x, (__m512)other);
+    return (vec)_mm512_max_ps((__m512)other, (__m512)x);
 #elif AVX2
-    return (vec)_mm256_max_ps((__m256)x, (__m256)other);
+    return (vec)_mm256_max_ps((__m256)other, (__m256)x);
 #else
-    return select_vec(x > other, x, other);
+    return select_vec(x < other, other, x);
 #endif
 }
 INLINE vec min_vec(vec x, vec other) {
 #if AVX512
-    return (vec)_mm512_min_ps((__m512)x, (__m512)other);
+    return (vec)_mm512_min_ps((__m512)other, (__m512)x);
 #elif AVX2
-    return (vec)_mm256_min_ps((__m256)x, (__m256)other);
+    return (vec)_mm256_min_ps((__m256)other, (__m256)x);
 #else
-    return select_vec(x < other, x, other);
+    return select_vec(x > other, other, x);
 #endif
 }
 INLINE vec abs_vec(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-/* 2^x to 1e-7 relative, exact at 0; exactly 0 from -127 down. x must be at most 127.
+/* 2^x to 1e-7 relative, exact at 0; exactly 0 from -127 down, infinite at 128; NaN of NaN, since the
+ * polynomial is NaN then and multiplies. x must be at most 128.
  *
  * x = n + k/ENTRIES + r: 2^(k/ENTRIES) is looked up by the CPU's permutation instruction, 2^r is a
  * short polynomial, 2^n an addition to the exponent's bits. Adding 1.5 * 2^23 / ENTRIES rounds x to
@@ -116,22 +118,25 @@ INLINE vec exp2_vec(vec x) {
     p = p * r + 2.402264791363012e-1f;
     p = p * r + 6.931472028550421e-1f;
     p = p * r + 1.0f;
-    return (vec)((ivec)p + ((ivec)shifted << 23)); /* at -127: p = 1, and its exponent becomes 0 */
+    /* 2^n: its exponent's bits are n + 127, so it is 0 at n = -127. */
+    return (vec)((ivec)splat(1.0f) + ((ivec)shifted << 23)) * p;
 }
 #endif
 
-/* 1/x to float32's accuracy, for x from 1 to 2^126. With AVX-512, the CPU's estimate and a Newton step
- * take half of the time that a division does; AVX2's estimate is too coarse for one step. */
+/* 1/x to float32's accuracy, for x from 1 to infinity. With AVX-512, the CPU's estimate and a Newton
+ * step take half of the time that a division does; AVX2's estimate is too coarse for one step. The
+ * estimate r of an infinite x is 0, and 1 - x r then NaN: the maximum makes a number of that, while
+ * the r of a NaN stays NaN. */
 INLINE vec reciprocal(vec x) {
 #if AVX512
     vec r = (vec)_mm512_rcp14_ps((__m512)x);
-    return r + r * (1.0f - x * r);
+    return r + r * (vec)_mm512_max_ps((__m512)(1.0f - x * r), (__m512)splat(-1.0f));
 #else
     return 1.0f / x;
 #endif
 }
 
-INLINE vec sigmoid(vec x) { return reciprocal(1.0f + exp2_vec(min_vec(x * -LOG2_E, splat(125.0f)))); }
+INLINE vec sigmoid(vec x) { return reciprocal(1.0f + exp2_vec(min_vec(x * -LOG2_E, splat(128.0f)))); }
 
 /* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|); the logarithm of 1 + e is e P(e), P minimax for its
  * relative error, as the result may be tiny. `exponential` takes e. */
