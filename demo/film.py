@@ -3,11 +3,51 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from demo.ahead import ahead
-from demo.detectors.base import Frame
 from demo.poses import Poses
-from demo.render import SideBySide, View
-from demo.video import Film
+from lib.drawing import FONT, TEXT, Room, View, draw_2d
+from lib.film import Film, Frame
+
+
+class SideBySide:
+    """Composes the film's pictures: left the frame with its 2D skeletons, right the room."""
+
+    MIN_HEIGHT, MAX_HEIGHT = 360, 1080
+
+    def __init__(self, poses: Poses, view: View) -> None:
+        width, height = poses.size
+        film_height = min(max(height, self.MIN_HEIGHT), self.MAX_HEIGHT) // 2 * 2
+        self._scale = film_height / height
+        self._left = (max(2, round(width * self._scale / 2) * 2), film_height)
+        # As wide as the shorter side of the picture, for a person is rarely wider than tall.
+        panel = (max(min(self._left), self.MIN_HEIGHT // 2) // 2 * 2, film_height)
+        self._room = Room.around(poses.pose_world, panel, view)
+        self._poses = poses
+        self.size = (self._left[0] + panel[0], film_height)
+        self._picture = np.empty((film_height, self.size[0], 3), dtype=np.uint8)
+
+    def draw(self, frame: Frame, index: int) -> Frame:
+        """The film's picture for frame `index` of the video; overwritten by the next one."""
+        poses = self._poses
+        left, right = np.split(self._picture, [self._left[0]], axis=1)
+        if (frame.shape[1], frame.shape[0]) == self._left:
+            left[:] = frame
+        else:
+            left[:] = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
+        several = len(poses.persons) > 1
+        # Before people come and after they have gone nothing is drawn of them.
+        present = poses.present[:, index]
+        keypoints = poses.keypoints_2d[present, index]
+        for number, person in zip(poses.persons[present], keypoints, strict=True):
+            draw_2d(left, person * [self._scale, self._scale, 1], str(number) if several else "")
+        seconds = index / poses.fps
+        self._room.draw(right, poses.pose_world[present, index], keypoints[..., 2] > 0, seconds)
+        place = (12, right.shape[0] - 14)
+        cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
+        return self._picture
 
 
 def write_film(

@@ -15,15 +15,16 @@ import cv2
 import numpy as np
 
 from demo.ahead import ahead
-from demo.detectors.base import Frame, People, Pose2D
+from demo.detectors.base import People, Pose2D
 from demo.framing import Framing
 from demo.lifting import Lifter
-from demo.render import Room, View, draw_2d
 from demo.smoothing import OneEuro
 from demo.tracking import bounding_box, same_person
-from demo.video import Film, Video
+from demo.video import Video
 from demo.world import millimetres_per_unit
 from lib.camera import camera_to_world
+from lib.drawing import Room, View, draw_2d
+from lib.film import Film, Frame
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 ROOM_RADIUS_MM = 1150.0

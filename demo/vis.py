@@ -34,8 +34,8 @@ from demo.pipeline import (
     people_in_video,
 )
 from demo.poses import Poses
-from demo.render import START, View
 from demo.video import Video, blank_frames, find_video, is_stream
+from lib.drawing import START, View
 from lib.errors import CommandParser, UserError, run_main
 from lib.files import find_path, refuse_same_file
 from lib.keypoints import LAYOUTS

@@ -15,13 +15,14 @@ import pytest
 from demo.ahead import ahead
 from demo.detection import detect_people, sections
 from demo.detectors import Choice
-from demo.film import write_film
+from demo.film import SideBySide, write_film
 from demo.live import SlidingLifter, run_live
 from demo.poses import Poses
-from demo.render import Room, SideBySide, View, draw_2d
-from demo.video import Film, Video, find_video
+from demo.video import Video, find_video
 from demo.world import millimetres_per_unit
+from lib.drawing import Room, View, draw_2d
 from lib.errors import UserError
+from lib.film import Film
 from lib.keypoints import COCO_17
 from lib.skeleton import H36M
 from tests.demo_samples import make_video, number_in
@@ -278,7 +279,7 @@ def blank() -> np.ndarray:
 
 
 def test_without_ffmpeg_opencv_writes_the_film(tmp_path, monkeypatch):
-    monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+    monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
     frames = [np.full((120, 160, 3), 90, np.uint8)] * 5
     codec = write_film(tmp_path / "film.mp4", frames, some_poses(5, (160, 120)), View())
     assert "OpenCV" in codec
@@ -291,7 +292,7 @@ def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatc
     if ffmpeg and not shutil.which("ffmpeg"):
         pytest.skip("needs ffmpeg")
     if not ffmpeg:
-        monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+        monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
     path = tmp_path / "film.mp4"
     path.write_bytes(b"the old one")
     with pytest.raises(RuntimeError, match="on purpose"), Film(path, (64, 48), 25.0) as film:
@@ -303,7 +304,7 @@ def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatc
 
 def test_a_film_that_opencv_could_not_write_is_told(tmp_path, monkeypatch):
     """As on a full disk, of which OpenCV says nothing."""
-    monkeypatch.setattr("demo.video.shutil.which", lambda name: None)
+    monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
     with (
         pytest.raises(UserError, match="of 9 frames 0"),
         Film(tmp_path / "film.mp4", (64, 48), 25.0) as film,

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
+from lib.film import Frame
 from lib.keypoints import Layout
 
-Frame = np.ndarray  # (H, W, 3) uint8, BGR as OpenCV reads it
 People = np.ndarray  # (P, J, 3) float32: x and y in pixels, confidence 0 to 1; P = 0: nobody
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demo.detectors.base import DetectorFactory, Frame, People, nobody
+from demo.detectors.base import DetectorFactory, People, nobody
 from demo.detectors.hrnet_model import HRNet
 from demo.detectors.yolo import PersonDetector
 from lib.errors import UserError
+from lib.film import Frame
 from lib.keypoints import COCO_17
 
 YOLO_FILE, HRNET_FILE = "yolov3.weights", "pose_hrnet_w48_384x288.pth"

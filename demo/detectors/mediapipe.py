@@ -12,11 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from demo.detectors.base import DetectorFactory, Frame, People, nobody
-from demo.quiet import quiet_stderr
+from demo.detectors.base import DetectorFactory, People, nobody
 from demo.tracking import agreement, bounding_box
 from lib.errors import UserError
+from lib.film import Frame
 from lib.keypoints import BLAZEPOSE_33
+from lib.quiet import quiet_stderr
 
 LOOK_AROUND = 6  # frames between two searches for further people
 MAX_PEOPLE = 8

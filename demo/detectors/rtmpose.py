@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from demo.detectors.base import DetectorFactory, Frame, People
+from demo.detectors.base import DetectorFactory, People
 from lib.errors import UserError
+from lib.film import Frame
 from lib.keypoints import COCO_17, HALPE_26, Layout
 
 MIN_SCORE = 0.3  # mean over the keypoints: rtmlib takes the whole frame where it finds nobody

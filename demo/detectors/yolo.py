@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from demo.detectors.base import Frame
 from lib.errors import UserError
+from lib.film import Frame
 
 CLASSES = 80
 PERSON = 0  # its class

@@ -1,20 +1,21 @@
-"""Drawing with OpenCV alone: the 2D skeleton over a frame, the 3D skeleton over a floor grid."""
+"""Drawing with OpenCV alone: the 2D skeleton over a frame, the 3D skeleton over a floor grid.
+
+J joints of any skeleton.
+"""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from demo.detectors.base import Frame
-from demo.poses import Poses
-from lib.skeleton import H36M
+from lib.film import Frame
+from lib.skeleton import H36M, Skeleton
 
 BACKGROUND = (250, 248, 246)  # BGR, as everything OpenCV draws
 GRID = (214, 208, 202)
 SHADOW = (226, 221, 216)
 UNSEEN = (170, 170, 170)
 TEXT = (110, 100, 92)
-COLORS = [color[::-1] for color in H36M.colors]
 
 SUBPIXEL_BITS = 3  # OpenCV draws at coordinates in units of 1/8 pixel
 GRID_MM = 500.0
@@ -48,35 +49,40 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 def _draw_skeleton(
     image: Frame,
+    skeleton: Skeleton,
     points: np.ndarray,
     seen: np.ndarray,
     thickness: int,
     order: np.ndarray | range,
     outline: tuple[int, int, int] | None = None,
 ) -> None:
-    """points: (17, 2) pixels; seen: (17,) bool; order: the bones, the farthest first."""
+    """points: (J, 2) pixels; seen: (J,) bool; order: the bones, the farthest first."""
     fixed = _fixed(points)
+    colors = [color[::-1] for color in skeleton.colors]
     for bone in order:
-        parent, child = H36M.bones[bone]
+        parent, child = skeleton.bones[bone]
         ends = (fixed[parent].tolist(), fixed[child].tolist())
-        color = COLORS[child] if seen[parent] and seen[child] else UNSEEN
+        color = colors[child] if seen[parent] and seen[child] else UNSEEN
         if outline is not None:
             cv2.line(image, *ends, outline, thickness + 2, cv2.LINE_AA, SUBPIXEL_BITS)
         cv2.line(image, *ends, color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     radius = max(2, round(0.8 * thickness)) << SUBPIXEL_BITS
     for joint, (x, y) in enumerate(fixed.tolist()):
-        color = COLORS[joint] if seen[joint] else UNSEEN
+        color = colors[joint] if seen[joint] else UNSEEN
         cv2.circle(image, (x, y), radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def draw_2d(frame: Frame, keypoints: np.ndarray, label: str = "") -> None:
-    """Draw keypoints (17, 3) in the frame's pixels onto it; grey where they are filled in."""
+def draw_2d(
+    frame: Frame, keypoints: np.ndarray, label: str = "", skeleton: Skeleton = H36M
+) -> None:
+    """Draw keypoints (J, 3) in the frame's pixels onto it; grey where the confidence is 0."""
     thickness = max(2, round(min(frame.shape[:2]) / 180))
     seen = keypoints[:, 2] > 0
-    bones = range(len(H36M.bones))
-    _draw_skeleton(frame, keypoints[:, :2], seen, thickness, bones, outline=(255, 255, 255))
+    bones = range(len(skeleton.bones))
+    white = (255, 255, 255)
+    _draw_skeleton(frame, skeleton, keypoints[:, :2], seen, thickness, bones, outline=white)
     if label:
-        x, y = keypoints[H36M.index("head"), :2]
+        x, y = keypoints[skeleton.index("head"), :2]
         at = (int(np.clip(x, -9999, 9999)), int(np.clip(y, -9999, 9999)) - 4 * thickness)
         scale = thickness / 4
         cv2.putText(frame, label, at, FONT, scale, (255, 255, 255), thickness + 2, cv2.LINE_AA)
@@ -87,12 +93,18 @@ class Room:
     """Draws poses in world axes into a panel, at one scale for the whole video."""
 
     def __init__(
-        self, centre: np.ndarray, radius: float, size: tuple[int, int], view: View
+        self,
+        centre: np.ndarray,
+        radius: float,
+        size: tuple[int, int],
+        view: View,
+        skeleton: Skeleton = H36M,
     ) -> None:
         """centre: (3,), what the viewer turns around, and radius around it, in mm; size: of the
         panel, (width, height) in pixels.
         """
         self._centre, self._radius, self.size, self._view = centre, radius, size, view
+        self._skeleton = skeleton
         # Fits the ball of that radius into the panel, seen in perspective.
         self._focal = 0.5 * min(size) * np.sqrt(DISTANCE**2 - 1)
         self._thickness = max(2, round(min(size) / 130))
@@ -103,14 +115,20 @@ class Room:
         )
 
     @classmethod
-    def around(cls, pose_world: np.ndarray, size: tuple[int, int], view: View) -> "Room":
+    def around(
+        cls,
+        pose_world: np.ndarray,
+        size: tuple[int, int],
+        view: View,
+        skeleton: Skeleton = H36M,
+    ) -> "Room":
         """Large enough for all of (..., 3)."""
         points = pose_world.reshape(-1, 3)
         low, high = np.percentile(points, [0.5, 99.5], axis=0)
         low[2] = 0
         centre = (low + high) / 2
         away = np.linalg.norm(points - centre, axis=-1)
-        return cls(centre, float(np.percentile(away, 99.8)) * 1.05, size, view)
+        return cls(centre, float(np.percentile(away, 99.8)) * 1.05, size, view, skeleton)
 
     def project(self, points: np.ndarray, azimuth: float) -> tuple[np.ndarray, np.ndarray]:
         """World points (..., 3) -> pixels (..., 2), and depths (...)."""
@@ -140,54 +158,21 @@ class Room:
             self._floor = (azimuth, panel.copy())
 
     def draw(self, panel: Frame, poses: np.ndarray, seen: np.ndarray, seconds: float) -> None:
-        """Fill a panel. poses: (P, 17, 3) world mm; seen: (P, 17) bool."""
+        """Fill a panel. poses: (P, J, 3) world mm; seen: (P, J) bool."""
         azimuth = self._view.at(seconds)
         self._draw_floor(panel, azimuth)
         shadows, _ = self.project(poses * [1, 1, 0], azimuth)
         for fixed in _fixed(shadows):
-            for parent, child in H36M.bones:
+            for parent, child in self._skeleton.bones:
                 ends = (fixed[parent].tolist(), fixed[child].tolist())
                 cv2.line(panel, *ends, SHADOW, self._thickness, cv2.LINE_AA, SUBPIXEL_BITS)
         pixels, depth = self.project(poses, azimuth)
         for person in np.argsort(-depth.mean(axis=-1)):
-            ends = depth[person][list(H36M.bone_parents)] + depth[person][list(H36M.bone_children)]
-            order = np.argsort(-ends)
-            _draw_skeleton(panel, pixels[person], seen[person], self._thickness, order)
-
-
-class SideBySide:
-    """Composes the film's pictures: left the frame with its 2D skeletons, right the room."""
-
-    MIN_HEIGHT, MAX_HEIGHT = 360, 1080
-
-    def __init__(self, poses: Poses, view: View) -> None:
-        width, height = poses.size
-        film_height = min(max(height, self.MIN_HEIGHT), self.MAX_HEIGHT) // 2 * 2
-        self._scale = film_height / height
-        self._left = (max(2, round(width * self._scale / 2) * 2), film_height)
-        # As wide as the shorter side of the picture, for a person is rarely wider than tall.
-        panel = (max(min(self._left), self.MIN_HEIGHT // 2) // 2 * 2, film_height)
-        self._room = Room.around(poses.pose_world, panel, view)
-        self._poses = poses
-        self.size = (self._left[0] + panel[0], film_height)
-        self._picture = np.empty((film_height, self.size[0], 3), dtype=np.uint8)
-
-    def draw(self, frame: Frame, index: int) -> Frame:
-        """The film's picture for frame `index` of the video; overwritten by the next one."""
-        poses = self._poses
-        left, right = np.split(self._picture, [self._left[0]], axis=1)
-        if (frame.shape[1], frame.shape[0]) == self._left:
-            left[:] = frame
-        else:
-            left[:] = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
-        several = len(poses.persons) > 1
-        # Before people come and after they have gone nothing is drawn of them.
-        present = poses.present[:, index]
-        keypoints = poses.keypoints_2d[present, index]
-        for number, person in zip(poses.persons[present], keypoints, strict=True):
-            draw_2d(left, person * [self._scale, self._scale, 1], str(number) if several else "")
-        seconds = index / poses.fps
-        self._room.draw(right, poses.pose_world[present, index], keypoints[..., 2] > 0, seconds)
-        place = (12, right.shape[0] - 14)
-        cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
-        return self._picture
+            start, end = (
+                depth[person][list(joints)]
+                for joints in (self._skeleton.bone_parents, self._skeleton.bone_children)
+            )
+            order = np.argsort(-(start + end))
+            _draw_skeleton(
+                panel, self._skeleton, pixels[person], seen[person], self._thickness, order
+            )
