@@ -71,8 +71,6 @@ def _column(rows: dict[str, Any], path: Path, name: str, shape: tuple[int | None
     )
     if not fits:
         raise UserError(f"{path}: column {name!r} has shape {array.shape}, not {wanted}")
-    if not len(array):
-        raise UserError(f"{path}: column {name!r} has no rows; {PICKLE_REMEDY}")
     return array
 
 
@@ -91,7 +89,7 @@ def _names(rows: dict[str, Any], path: Path, name: str) -> np.ndarray:
     array = _column(rows, path, name, ())
     if array.dtype.kind == "O" and all(isinstance(value, str) for value in array):
         array = array.astype(str)
-    if array.dtype.kind != "U":
+    if array.dtype.kind != "U" and len(array):  # an empty list is of no kind
         raise UserError(f"{path}: column {name!r} holds {array.dtype}, not names")
     return array
 

@@ -231,7 +231,7 @@ def test_a_split_without_frames(tmp_path):
     tables["train"] = {k: v[:0] for k, v in tables["train"].items()}
     path = write_pickle(tmp_path / "a.pkl", tables)
     found = told(slice_h36m, path, tmp_path / "H36M-9", 9)
-    assert found.startswith(f"{path}: column 'joint_2d' has no rows")
+    assert found.startswith(f"{path}: no frames in table 'train'")
 
 
 def write_zeros(folder, count):
