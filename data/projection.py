@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
 
 from lib.camera import H36M_CAMERAS, Camera
 from lib.errors import UserError
@@ -68,7 +69,7 @@ def draw_view(
     rng: np.random.Generator, motion: np.ndarray, camera: Camera, heading: float
 ) -> View | None:
     """A random view, from about `heading` degrees, of the whole motion; None if none is found."""
-    flat = motion.reshape(-1, 3)
+    flat = rearrange(motion, "t j xyz -> (t j) xyz")
     middle = (flat.min(0) + flat.max(0)) / 2
     for _ in range(TRIES):
         target = middle + rng.uniform(-1, 1, 3) * AIM_SPREAD

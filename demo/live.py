@@ -13,6 +13,7 @@ from threading import Condition, Thread
 
 import cv2
 import numpy as np
+from einops import rearrange
 
 from demo.ahead import ahead
 from demo.detectors.base import People, Pose2D
@@ -134,10 +135,10 @@ class SlidingLifter:
     def _window(self, seconds: float) -> np.ndarray:
         """(T, 17, 3) normalised: the source's own rate, though frames were dropped."""
         times = np.array([moment for moment, _ in self._past])
-        known = np.stack([keypoints for _, keypoints in self._past]).reshape(len(times), -1)
+        known = rearrange([keypoints for _, keypoints in self._past], "n j d -> n (j d)")
         wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._fps
         points = np.stack([np.interp(wanted, times, column) for column in known.T], axis=-1)
-        points = points.reshape(-1, 17, 3)
+        points = rearrange(points, "t (j d) -> t j d", d=3)
         return Framing.of(points, self._size).to_screen(points)
 
 

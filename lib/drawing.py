@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from einops import rearrange
 
 from lib.film import Frame
 from lib.skeleton import H36M, Skeleton
@@ -123,7 +124,7 @@ class Room:
         skeleton: Skeleton = H36M,
     ) -> "Room":
         """Large enough for all of (..., 3)."""
-        points = pose_world.reshape(-1, 3)
+        points = rearrange(pose_world, "... xyz -> (...) xyz")
         low, high = np.percentile(points, [0.5, 99.5], axis=0)
         low[2] = 0
         centre = (low + high) / 2

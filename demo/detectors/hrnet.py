@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from demo.detectors.base import DetectorFactory, People, nobody
@@ -77,7 +78,7 @@ def crop(frame: Frame, centre: np.ndarray, width: float) -> np.ndarray:
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     patch = cv2.warpAffine(frame, matrix, CROP, flags=cv2.INTER_LINEAR)
     rgb = cv2.cvtColor(patch, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
-    return ((rgb - MEAN) / DEVIATION).transpose(2, 0, 1)
+    return rearrange((rgb - MEAN) / DEVIATION, "y x rgb -> rgb y x")
 
 
 @torch.inference_mode()
@@ -97,7 +98,7 @@ def decode(maps: np.ndarray) -> np.ndarray:
     The maximum's cell, moved by a quarter cell towards the larger of its neighbours.
     """
     batch, joints, height, width = maps.shape
-    flat = maps.reshape(batch, joints, -1)
+    flat = rearrange(maps, "b j y x -> b j (y x)")
     best = flat.argmax(-1)
     y, x = np.divmod(best, width)
     b, j = np.ogrid[:batch, :joints]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 
 from demo.detectors.base import DetectorFactory, People
 from lib.errors import UserError
@@ -51,5 +52,5 @@ class RTMPose:
             keypoints, scores = self._body(frame)
             confidence = np.clip(scores, 0, 1)[..., None]
             people = np.concatenate([keypoints, confidence], axis=-1).astype(np.float32)
-            people = people.reshape(-1, self.layout.num_keypoints, 3)
+            people = rearrange(people, "... j d -> (...) j d", j=self.layout.num_keypoints)
             yield people[people[..., 2].mean(axis=1) >= MIN_SCORE]

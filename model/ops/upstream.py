@@ -6,9 +6,9 @@ Sources: github.com/state-spaces/mamba, github.com/Dao-AILab/causal-conv1d.
 """
 
 import importlib
-import math
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from model.ops.definition import DirectionWeights
@@ -30,12 +30,13 @@ def missing() -> str | None:
 
 def _channels_first(x: Tensor, reverse: bool) -> Tensor:
     """(..., L, C) -> (rows, C, L), flipped in time for the backward direction."""
-    x = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).transpose(1, 2)
+    x = rearrange(x, "... l c -> (...) c l")
     return (x.flip(-1) if reverse else x).contiguous()
 
 
 def _channels_last(x: Tensor, shape: tuple[int, ...], reverse: bool) -> Tensor:
-    return (x.flip(-1) if reverse else x).transpose(1, 2).reshape(shape)
+    x = x.flip(-1) if reverse else x
+    return rearrange(x, "rows c l -> rows l c").reshape(shape)
 
 
 def scan_upstream(
@@ -68,14 +69,15 @@ def _direction(x: Tensor, weights: DirectionWeights, reverse: bool) -> Tensor:
         weights.conv_bias,
         activation="silu",
     )
-    projected = F.linear(u.transpose(1, 2), weights.x_proj)
+    projected = F.linear(rearrange(u, "rows c l -> rows l c"), weights.x_proj)
     dt, B, C = projected.split([rank, states, states], dim=-1)
+    delta = F.linear(dt, weights.dt_proj)
     y = selective_scan_fn(
         u,
-        F.linear(dt, weights.dt_proj).transpose(1, 2).contiguous(),
+        _channels_first(delta, False),
         weights.A,
-        B.transpose(1, 2).contiguous(),
-        C.transpose(1, 2).contiguous(),
+        _channels_first(B, False),
+        _channels_first(C, False),
         weights.D,
         delta_bias=weights.dt_bias,
         delta_softplus=True,
