@@ -241,7 +241,7 @@ def open_run(
 ) -> Run | SilentRun:
     if not processes.is_main:
         return SilentRun(options.new_checkpoint)
-    saved = (checkpoint.training or {}) if checkpoint and options.resume else {}
+    saved_id = checkpoint.wandb_id if checkpoint and options.resume else None
     return Run(
         options.new_checkpoint,
         is_resumed=options.resume,
@@ -252,7 +252,7 @@ def open_run(
         use_tensorboard=options.use_tensorboard,
         use_wandb=options.use_wandb,
         wandb_name=options.wandb_name,
-        wandb_id=options.wandb_run_id or saved.get("wandb_id"),
+        wandb_id=options.wandb_run_id or saved_id,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
 from lib.released import State, is_released, translate_released, without_prefix
+from lib.released_run import ReleasedRun, released_run
 
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
 PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
@@ -35,6 +36,15 @@ class Checkpoint:
     epoch: int
     best: float | None
     training: dict[str, Any] | None  # optimizer and random states, what --resume needs
+    released: ReleasedRun | None  # the same of a released file, as far as it has it
+
+    @property
+    def can_resume(self) -> bool:
+        return self.training is not None or self.released is not None
+
+    @property
+    def wandb_id(self) -> str | None:
+        return self.released.wandb_id if self.released else (self.training or {}).get("wandb_id")
 
 
 # --- Reading --------------------------------------------------------------------------------
@@ -128,7 +138,9 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     bone_aware = raw.get("bone_aware")
     config, training = raw.get("config"), raw.get("training")
     best = raw.get("best", raw.get("min_mpjpe", raw.get("max_accuracy")))
+    best = float(best) if isinstance(best, int | float | np.number) else None
     epoch = raw.get("epoch", 0)
+    epoch = int(epoch) if isinstance(epoch, int | np.integer) else 0
     for table in (config, training):
         if table is not None and not (isinstance(table, dict) and all(map(_is_text, table))):
             raise UserError(f"{path}: damaged ('config' or 'training' is not a table)")
@@ -138,9 +150,10 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         model=model,
         bone_aware=None if bone_aware is None else _state(found, bone_aware, "'bone_aware'"),
         config=config,
-        epoch=epoch if isinstance(epoch, int) else 0,
-        best=float(best) if isinstance(best, int | float | np.number) else None,
+        epoch=epoch,
+        best=best,
         training=training,
+        released=released_run(found, stage, raw, epoch, best) if is_released(contents) else None,
     )
 
 
@@ -177,7 +190,7 @@ def newest_readable(folder: Path, to_resume: bool) -> Path | None:
     """The newest checkpoint in a folder that can be read (and resumed), or None."""
     for path in sorted(folder.glob(PATTERN), key=lambda p: p.stat().st_mtime, reverse=True):
         try:
-            if load_checkpoint(path).training is not None or not to_resume:
+            if load_checkpoint(path).can_resume or not to_resume:
                 return path
         except UserError:
             continue

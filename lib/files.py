@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import tempfile
 import tokenize
 import zipfile
@@ -82,6 +83,12 @@ def write_atomic(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO[Any]]
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def copy_atomic(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file; `target` is never half-written."""
+    with open(source, "rb") as file, write_atomic(target) as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def refuse_same_file(

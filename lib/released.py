@@ -1,7 +1,7 @@
 """The layout of the released code's checkpoints: its names for our tensors, in its order."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from torch import Tensor
@@ -119,6 +119,44 @@ def translate_released(state: Mapping[str, Tensor]) -> State:
     A name that the released model does not have stays as it is.
     """
     bare = without_prefix(state)
-    depth = len({name.split(".")[1] for name in bare if name.startswith("STEblocks.")})
-    names = released_names(1 if "mlp.0.weight" in bare else 2, depth)
+    names = released_names(1 if "mlp.0.weight" in bare else 2, _depth(bare, "STEblocks"))
     return {names.get(name, name): value for name, value in bare.items()}
+
+
+def translate_to_released(state: Mapping[str, Tensor]) -> State:
+    """Tensors under our names -> the same under released names, in the released order.
+
+    Raises KeyError with the name of a tensor that the released model does not have.
+    """
+    names = released_names_of(state)
+    known = set(names.values())
+    for name in state:
+        if name not in known:
+            raise KeyError(name)
+    return {released: state[ours] for released, ours in names.items() if ours in state}
+
+
+def released_names_of(state: Collection[str]) -> dict[str, str]:
+    """released_names() of the model whose tensors have these names of ours."""
+    return released_names(1 if "narrow.0.weight" in state else 2, _depth(state, "spatial"))
+
+
+def _depth(names: Iterable[str], blocks: str) -> int:
+    return len({name.split(".")[1] for name in names if name.startswith(f"{blocks}.")})
+
+
+def trained_names(state: Iterable[str]) -> list[str]:
+    """The names of the trained tensors among those of a state dict, in the order of a model's
+    parameters: an optimizer numbers its states so."""
+    return [name for name in state if not name.endswith(_BUFFERS)]
+
+
+# The released accuracy of stage 1 counts the root slot as a seventeenth bone, always right.
+
+
+def accuracy_without_root(released: float, joints: int = 17) -> float:
+    return (joints * released - 1) / (joints - 1)
+
+
+def accuracy_with_root(ours: float, joints: int = 17) -> float:
+    return ((joints - 1) * ours + 1) / joints

@@ -18,9 +18,11 @@ from tqdm import tqdm
 from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, Checkpoint, save_checkpoint
 from lib.config import Config
 from lib.errors import UserError
+from lib.files import copy_atomic
 from lib.optim import MovingAverage, make_optimizer
 from lib.parallel import Processes
 from lib.random_state import random_states, set_random_states
+from lib.released_run import training_state
 from lib.run import Run, SilentRun
 from lib.signals import Interrupted, Signals, Stop
 from lib.stages import Stage
@@ -143,6 +145,10 @@ class Fit:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint's training state (its weights are loaded already)."""
         state = checkpoint.training
+        if checkpoint.released:
+            state = training_state(
+                checkpoint.released, self.config, self.optimizer, self.stage.model
+            )
         if state is None:
             raise UserError(
                 f"{checkpoint.path}: holds weights but no training state, so it cannot be resumed;"
@@ -155,25 +161,35 @@ class Fit:
             if self.processes.is_main:
                 self.sums, self.clips = dict(state["sums"]), state["clips"]
             self.optimizer.load_state_dict(state["optimizer"])
-            self.stepper.scaler.load_state_dict(state["scaler"])
+            if not checkpoint.released:
+                self.stepper.scaler.load_state_dict(state["scaler"])
+                set_random_states(state["random"])
             if self.ema and state["ema"] is not None:
                 self.ema.weights = {k: v.to(self.device) for k, v in state["ema"].items()}
-            set_random_states(state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{checkpoint.path}: its training state is damaged ({reason}); resume from another"
                 f" checkpoint, for instance --checkpoint-file {PREVIOUS}"
             ) from error
-        self._take_best_files(checkpoint.path.parent)
+        self._take_best_files(checkpoint.path.parent, bool(checkpoint.released))
 
-    def _take_best_files(self, folder: Path) -> None:
-        """A run resumed into another folder takes its best epochs along."""
-        if not self.processes.is_main or folder.resolve() == self.run.folder.resolve():
+    def _take_best_files(self, folder: Path, is_released: bool) -> None:
+        """A run resumed into another folder takes its best epochs along.
+
+        Released files in the run's own folder are kept under another name.
+        """
+        if not self.processes.is_main:
+            return
+        if folder.resolve() == self.run.folder.resolve():
+            for name in (BEST, LATEST) if is_released else ():
+                kept = folder / f"released_{name}"
+                if (folder / name).is_file() and not kept.exists():
+                    copy_atomic(folder / name, kept)
             return
         for name in (BEST, BEST_EMA):
             if (folder / name).is_file():
-                shutil.copyfile(folder / name, self.run.folder / name)
+                copy_atomic(folder / name, self.run.folder / name)
 
     # --- the loop ---------------------------------------------------------------------------
 

@@ -44,32 +44,34 @@ def _mixer(name, c, graph=False, states=16, taps=4):
     return shapes
 
 
-def _block(name, c, graph=False):
+def _block(name, c, graph=False, states=16):
     norm = "mambanorm" if graph else "norm"
-    shapes = _mixer(f"{name}.{'gcnmamba' if graph else 'mamba'}", c, graph)
+    shapes = _mixer(f"{name}.{'gcnmamba' if graph else 'mamba'}", c, graph, states)
     shapes |= _pair(f"{name}.{norm}1", c) | _pair(f"{name}.{norm}2", c)
     return shapes | _linear(f"{name}.mlp.fc1", c, 2 * c) | _linear(f"{name}.mlp.fc2", 2 * c, c)
 
 
-def bone_aware_shapes(channel=64, depth=4):
+def bone_aware_shapes(channel=64, depth=4, states=16):
     shapes = _linear("Spatial_patch_to_embedding", 3, channel)
     for i in range(depth):
         c = channel // 2**i
-        shapes |= _block(f"STEblocks.{i}", c) | _block(f"TTEblocks.{i}", c)
+        shapes |= _block(f"STEblocks.{i}", c, states=states)
+        shapes |= _block(f"TTEblocks.{i}", c, states=states)
         shapes |= _pair(f"Spatial_norm.{i}", c) | _pair(f"Temporal_norm.{i}", c)
         shapes |= _linear(f"mlp.{i}", c, c // 2 if i < depth - 1 else 6)
     return shapes
 
 
-def lifter_shapes(channel=64, depth=8, frames=243):
+def lifter_shapes(channel=64, depth=8, frames=243, states=16):
     c = channel
     shapes = {"Spatial_pos_embed": (1, 17, c), "Temporal_pos_embed": (1, frames, c)}
     shapes |= _linear("Spatial_patch_to_embedding1", 3, c)
     shapes |= _linear("Spatial_patch_to_embedding2", 3, c)
     for i in range(depth):
-        shapes |= _block(f"STEblocks.{i}", c, graph=True) | _block(f"TTEblocks.{i}", c)
+        shapes |= _block(f"STEblocks.{i}", c, graph=True, states=states)
+        shapes |= _block(f"TTEblocks.{i}", c, states=states)
     for axis in ("Spatial", "Temporal"):
-        shapes |= _block(f"limb{axis}Mamba", c) | _pair(f"limb{axis}Norm", c)
+        shapes |= _block(f"limb{axis}Mamba", c, states=states) | _pair(f"limb{axis}Norm", c)
         shapes |= _pair(f"{axis}_norm", c)
     shapes |= _linear("fusion", 2 * c, 2) | _pair("head.0", c) | _linear("head.1", c, 3)
     return shapes

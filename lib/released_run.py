@@ -1,0 +1,147 @@
+"""Going on with a training of the released code: what its checkpoints hold beside the weights."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib.config import Config
+from lib.errors import UserError
+from lib.released import accuracy_without_root, trained_names, translate_released
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
+
+
+@dataclass(frozen=True)
+class ReleasedRun:
+    """How far a run of the released code came.
+
+    optimizer: state_dict() of its AdamW; names: of the parameters, released, in its order;
+    lr: that of the last epoch (it is saved before it is multiplied with lr_decay).
+    """
+
+    path: Path
+    stage: int
+    epoch: int
+    best: float | None
+    lr: float | None
+    optimizer: Mapping[str, Any]
+    names: list[str]
+    wandb_id: str | None
+
+
+def released_run(
+    path: Path, stage: int, raw: Mapping[str, Any], epoch: int, best: float | None
+) -> ReleasedRun | None:
+    """The run in the contents `raw` of a released checkpoint; None if it holds weights only."""
+    optimizer, lr, wandb_id = raw.get("optimizer"), raw.get("lr"), raw.get("wandb_id")
+    if not isinstance(optimizer, dict):
+        return None
+    return ReleasedRun(
+        path=path,
+        stage=stage,
+        epoch=epoch,
+        best=best,
+        lr=float(lr) if isinstance(lr, int | float) else None,
+        optimizer=optimizer,
+        names=trained_names(raw["model"]),
+        wandb_id=wandb_id if isinstance(wandb_id, str) else None,
+    )
+
+
+def training_state(
+    run: ReleasedRun, config: Config, optimizer: torch.optim.Optimizer, model: nn.Module
+) -> dict[str, Any]:
+    """What a resumed Fit needs, as our own checkpoints hold it, but for the random states.
+
+    model: whose parameters `optimizer` has. Raises UserError where the run cannot be continued.
+    """
+    best = run.best
+    if best is not None and run.stage == 1:
+        best = accuracy_without_root(best)
+    _check_settings(run, config)
+    return {
+        "position": {"epoch": run.epoch, "step": 0, "best": best, "best_ema": None},
+        "sums": {},
+        "clips": 0,
+        "history": [],
+        "optimizer": _optimizer_state(run, optimizer, model),
+        "ema": None,
+        "wandb_id": run.wandb_id,
+    }
+
+
+def _check_settings(run: ReleasedRun, config: Config) -> None:
+    if not config.decay_all:
+        raise UserError(
+            f"--resume: decay_all is False, the released code trained {run.path} with weight decay"
+            " on everything; leave decay_all out"
+        )
+    for group in run.optimizer.get("param_groups", ()):
+        decay = group.get("weight_decay") if isinstance(group, dict) else None
+        if decay is not None and not math.isclose(decay, config.weight_decay):
+            raise UserError(
+                f"--resume: weight_decay is {config.weight_decay}, {run.path} was trained with"
+                f" {decay}; resume with the same one"
+            )
+    expected = config.learning_rate * config.lr_decay ** max(0, run.epoch - 1)
+    if run.lr is not None and not math.isclose(run.lr, expected, rel_tol=1e-6):
+        warnings.warn(
+            f"{run.path}: its last learning rate is {run.lr:.6g}, the config gives {expected:.6g}"
+            f" for epoch {run.epoch}; going on by the config",
+            stacklevel=2,
+        )
+
+
+def _optimizer_state(
+    run: ReleasedRun, optimizer: torch.optim.Optimizer, model: nn.Module
+) -> dict[str, Any]:
+    """The state of `optimizer`, which numbers parameters in our order, from the released one."""
+    states = run.optimizer.get("state")
+    if not isinstance(states, dict) or sorted(states) != list(range(len(run.names))):
+        raise _unfit(run, f"they have {len(run.names)} trained tensors")
+    moments: dict[str, dict[str, Tensor]] = {
+        kind: translate_released(
+            {name: _tensor(run, states[number], kind) for number, name in enumerate(run.names)}
+        )
+        for kind in MOMENTS
+    }
+    # Translation keeps the order, so tensor k of a kind is that of parameter k.
+    steps = {
+        name: _tensor(run, states[number], "step")
+        for number, name in enumerate(moments[MOMENTS[0]])
+    }
+    # In stage 2 the lifter is a part of the model.
+    name_of = {id(p): name.removeprefix("lifter.") for name, p in model.named_parameters()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    ours: dict[int, dict[str, Tensor]] = {}
+    for number, parameter in enumerate(parameters):
+        name = name_of[id(parameter)]
+        if name not in steps:
+            raise _unfit(run, name)
+        state = {kind: moments[kind][name] for kind in MOMENTS}
+        if any(moment.shape != parameter.shape for moment in state.values()):
+            raise _unfit(run, name)
+        ours[number] = {"step": steps[name], **state}
+    return {"state": ours, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _tensor(run: ReleasedRun, state: Any, kind: str) -> Tensor:
+    value = state.get(kind) if isinstance(state, dict) else None
+    if kind == "step" and isinstance(value, int | float):  # as older PyTorch counts
+        return torch.tensor(float(value))
+    if not isinstance(value, Tensor):
+        raise _unfit(run, f"no {kind}")
+    return value
+
+
+def _unfit(run: ReleasedRun, what: str) -> UserError:
+    return UserError(
+        f"{run.path}: the state of its optimizer does not fit its weights ({what}), so it cannot be"
+        " resumed; resume from another checkpoint, or drop --resume to start from these weights"
+    )
