@@ -3,12 +3,15 @@
 J joints of any skeleton.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from einops import rearrange
+from numpy.typing import NDArray
 
+from lib.arrays import Floats
 from lib.film import Frame
 from lib.skeleton import H36M, Skeleton
 
@@ -42,19 +45,22 @@ class View:
         return self.azimuth + (360 * seconds / TURN_SECONDS if self.turning else 0)
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
+def _fixed(points: Floats) -> NDArray[np.int32]:
     """Pixels -> OpenCV's integers with SUBPIXEL_BITS."""
     limit = 2**15  # beyond it OpenCV's lines overflow
-    return np.clip(np.round(points * 2**SUBPIXEL_BITS), -limit, limit).astype(np.int32)
+    fixed: NDArray[np.int32] = np.clip(np.round(points * 2**SUBPIXEL_BITS), -limit, limit).astype(
+        np.int32
+    )
+    return fixed
 
 
 def _draw_skeleton(
     image: Frame,
     skeleton: Skeleton,
-    points: np.ndarray,
-    seen: np.ndarray,
+    points: Floats,
+    seen: NDArray[np.bool_],
     thickness: int,
-    order: np.ndarray | range,
+    order: Iterable[int],
     outline: tuple[int, int, int] | None = None,
 ) -> None:
     """points: (J, 2) pixels; seen: (J,) bool; order: the bones, the farthest first."""
@@ -73,9 +79,7 @@ def _draw_skeleton(
         cv2.circle(image, (x, y), radius, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def draw_2d(
-    frame: Frame, keypoints: np.ndarray, label: str = "", skeleton: Skeleton = H36M
-) -> None:
+def draw_2d(frame: Frame, keypoints: Floats, label: str = "", skeleton: Skeleton = H36M) -> None:
     """Draw keypoints (J, 3) in the frame's pixels onto it; grey where the confidence is 0."""
     thickness = max(2, round(min(frame.shape[:2]) / 180))
     seen = keypoints[:, 2] > 0
@@ -95,7 +99,7 @@ class Room:
 
     def __init__(
         self,
-        centre: np.ndarray,
+        centre: Floats,
         radius: float,
         size: tuple[int, int],
         view: View,
@@ -118,7 +122,7 @@ class Room:
     @classmethod
     def around(
         cls,
-        pose_world: np.ndarray,
+        pose_world: Floats,
         size: tuple[int, int],
         view: View,
         skeleton: Skeleton = H36M,
@@ -131,7 +135,7 @@ class Room:
         away = np.linalg.norm(points - centre, axis=-1)
         return cls(centre, float(np.percentile(away, 99.8)) * 1.05, size, view, skeleton)
 
-    def project(self, points: np.ndarray, azimuth: float) -> tuple[np.ndarray, np.ndarray]:
+    def project(self, points: Floats, azimuth: float) -> tuple[Floats, Floats]:
         """World points (..., 3) -> pixels (..., 2), and depths (...)."""
         turn, tilt = np.deg2rad(azimuth), np.deg2rad(ELEVATION)
         x, y, z = np.moveaxis((points - self._centre) / self._radius, -1, 0)
@@ -158,7 +162,7 @@ class Room:
         if not self._view.turning:
             self._floor = (azimuth, panel.copy())
 
-    def draw(self, panel: Frame, poses: np.ndarray, seen: np.ndarray, seconds: float) -> None:
+    def draw(self, panel: Frame, poses: Floats, seen: NDArray[np.bool_], seconds: float) -> None:
         """Fill a panel. poses: (P, J, 3) world mm; seen: (P, J) bool."""
         azimuth = self._view.at(seconds)
         self._draw_floor(panel, azimuth)

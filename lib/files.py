@@ -24,7 +24,7 @@ UNREADABLE = (
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
-def find_path(path: str | os.PathLike) -> Path:
+def find_path(path: str | os.PathLike[str]) -> Path:
     """A path as given, or, if nothing is there, the same path below the project root.
 
     So the documented commands run from any working directory. What exists nowhere is returned as
@@ -53,7 +53,7 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def write_atomic(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO[Any]]:
+def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Yields a file written beside `path`, then flushed and renamed: `path` is never half-written.
 
     On any error what was at `path` stays; an OSError (disk full, no permission) becomes a
@@ -92,7 +92,7 @@ def copy_atomic(source: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def refuse_same_file(
-    output: str | os.PathLike, sources: Iterable[str | os.PathLike | None]
+    output: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str] | None]
 ) -> None:
     """Raise UserError if writing `output` would replace something that the command reads.
 
@@ -114,7 +114,7 @@ def refuse_same_file(
             )
 
 
-def write_json(path: str | os.PathLike, value: object) -> None:
+def write_json(path: str | os.PathLike[str], value: object) -> None:
     with write_atomic(path, "w") as file:
         json.dump(value, file, indent=2)
         file.write("\n")

@@ -7,14 +7,15 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
-import numpy as np
+from numpy.typing import NDArray
 
 from lib.errors import UserError
 from lib.quiet import quiet_stderr
 
-Frame = np.ndarray  # (H, W, 3) uint8, BGR as OpenCV has it
+Frame = NDArray[Any]  # (H, W, 3) uint8, BGR as OpenCV has it
 
 
 class Film:
@@ -34,7 +35,7 @@ class Film:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         os.close(handle)
         self._temporary = Path(name)
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._writer: cv2.VideoWriter | None = None
         self.written = 0
         ffmpeg = _ffmpeg_with_h264()
@@ -44,7 +45,7 @@ class Film:
         else:
             self._writer, self.codec = self._opencv_writer(fps)
 
-    def _start(self, ffmpeg: str, fps: float) -> subprocess.Popen:
+    def _start(self, ffmpeg: str, fps: float) -> subprocess.Popen[bytes]:
         width, height = self._size
         # The encoder shares the cores with the drawing: ultrafast takes half of superfast's time.
         command = [
