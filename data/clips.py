@@ -305,12 +305,12 @@ def _damaged(directory: Path) -> UserError:
 
 
 def open_clips(
-    directory: Path, split: str, n_frames: int, dt_file: str | None = None
+    directory: Path, split: str, n_frames: int | None, dt_file: str | None = None
 ) -> ArrayClips | FolderClips:
     """The clips of `directory` (data/motion3d/H36M-243), arrays or a released folder.
 
-    dt_file: the pickle it would be made from, for the message. Raises UserError: nothing there,
-    damaged, or clips of another length than n_frames.
+    n_frames: the length that clips must have, None for any; dt_file: the pickle they would be made
+    from, for the message. Raises UserError: nothing there, damaged, or clips of another length.
     """
     if (directory / INDEX).is_file():
         clips: ArrayClips | FolderClips = ArrayClips(directory, split)
@@ -319,10 +319,10 @@ def open_clips(
     else:
         raise UserError(
             f"{directory}: no data set; make it with: python data/preprocess/h36m.py"
-            f" --n-frames {n_frames} --data-root {directory.parent}"
+            f" --n-frames {n_frames or 243} --data-root {directory.parent}"
             + (f" --dt-file {dt_file}" if dt_file else "")
         )
-    if clips.n_frames != n_frames:
+    if n_frames is not None and clips.n_frames != n_frames:
         raise UserError(
             f"{directory}: clips of {clips.n_frames} frames, the config's n_frames is {n_frames};"
             " correct n_frames or subset_list"

@@ -1,18 +1,22 @@
-"""Writing a film, one frame at a time."""
+"""Writing films: MP4, one frame at a time, and GIF."""
 
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import cv2
+import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lib.errors import UserError
+from lib.files import write_atomic
 from lib.quiet import quiet_stderr
 
 Frame = NDArray[Any]  # (H, W, 3) uint8, BGR as OpenCV has it
@@ -134,6 +138,24 @@ class Film:
             self._temporary.unlink(missing_ok=True)
             if self._process is not None and self._process.stderr is not None:
                 self._process.stderr.close()
+
+
+def write_gif(path: Path, frames: Iterable[Frame], fps: float) -> None:
+    """Frames as an animation that goes round for ever; `path` appears only when whole.
+
+    At least one frame. GIF counts hundredths of a second, so fps is met roughly. Raises UserError.
+    """
+    pictures = (Image.fromarray(np.ascontiguousarray(frame[..., ::-1])) for frame in frames)
+    first = next(pictures)
+    with write_atomic(path) as file:
+        first.save(
+            file,
+            format="GIF",
+            save_all=True,
+            append_images=pictures,
+            duration=round(100 / fps) * 10,
+            loop=0,
+        )
 
 
 def _ffmpeg_with_h264() -> str | None:
