@@ -1,9 +1,12 @@
-"""A video for the demo's tests, whose frames can be told apart."""
+"""For the demo's tests: a video whose frames can be told apart, and somebody who stands."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from lib.camera import camera_to_world
+from lib.skeleton import H36M
 
 
 def make_video(path: Path, frames: int, size=(160, 120), fps: float = 25.0) -> Path:
@@ -22,3 +25,32 @@ def make_video(path: Path, frames: int, size=(160, 120), fps: float = 25.0) -> P
 
 def number_in(frame: np.ndarray) -> int:
     return sum(1 << bit for bit in range(10) if frame[30, 16 * bit + 8].mean() > 128)
+
+
+def standing(frames: int = 60, turn: float = 0.0, lean: float = 0.0) -> np.ndarray:
+    """(F, 17, 3) mm, world axes, z up: someone who sways a little; degrees turned and leaning."""
+    pose = np.zeros((frames, 17, 3))
+    lengths = {"hip": 132, "knee": 450, "ankle": 450, "spine": 233, "thorax": 257, "neck": 120}
+    lengths |= {"head": 115, "shoulder": 150, "elbow": 280, "wrist": 250}
+    for parent, child in H36M.bones:
+        name, side = H36M.names[child], {"left": -1, "right": 1, "middle": 0}[H36M.sides[child]]
+        part = name.split("_")[-1]
+        across = part in ("hip", "shoulder")
+        up = 1 if part in ("spine", "thorax", "neck", "head") else -1
+        bone = np.array([side, 0, 0] if across else [0.1 * side, 0, up], dtype=float)
+        pose[:, child] = pose[:, parent] + bone / np.linalg.norm(bone) * lengths[part]
+    sway = np.deg2rad(lean + 2 * np.sin(np.arange(frames) / 7))
+    turned = np.deg2rad(turn)
+    forward = np.stack([np.zeros(frames), np.sin(sway), np.cos(sway)], -1)  # up, leaning to y
+    tilted = pose[..., :1] * [1, 0, 0] + pose[..., 2:] * forward[:, None]
+    rotation = [
+        [np.cos(turned), -np.sin(turned), 0],
+        [np.sin(turned), np.cos(turned), 0],
+        [0, 0, 1],
+    ]
+    return tilted @ np.array(rotation).T
+
+
+def in_camera(world: np.ndarray, pitch: float) -> np.ndarray:
+    """The inverse of camera_to_world, found from the images of the axes."""
+    return world @ camera_to_world(np.eye(3), pitch).T

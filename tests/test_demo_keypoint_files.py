@@ -193,3 +193,21 @@ def test_wrong_shapes_are_told(tmp_path):
         read_keypoints(str(tmp_path / "none.npz"))
     with pytest.raises(UserError, match=r"\.npz or \.json"):
         save_keypoints(str(tmp_path / "a.txt"), people(2, 17), COCO_17, 25, (10, 10))
+
+
+def test_numbers_of_camera_images_count_from_the_first(tmp_path):
+    keypoints = people(12, 17)[0]
+    results = [
+        {"image_id": f"DSC{20350 + frame}.jpg", "keypoints": points.flatten().tolist()}
+        for frame, points in enumerate(keypoints.astype(float))
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    file = read_keypoints(str(tmp_path / "results.json"))
+    assert file.frames == 12 and file.tracks[0].frames == list(range(12))
+
+
+def test_image_numbers_of_any_length_are_no_crash(tmp_path):
+    results = [{"image_id": f"{'9' * 5000}.jpg", "keypoints": np.ones(51).tolist()}]
+    (tmp_path / "results.json").write_text(json.dumps([*results, {**results[0], "image_id": "1"}]))
+    with pytest.raises(UserError, match="no frame numbers"):
+        read_keypoints(str(tmp_path / "results.json"))

@@ -15,6 +15,7 @@ from demo.world import (
 )
 from lib.camera import camera_to_world
 from lib.skeleton import H36M
+from tests.demo_samples import in_camera, standing
 
 
 class Stub:
@@ -110,35 +111,6 @@ def test_the_order_of_batches_does_not_matter():
 # --- The room -------------------------------------------------------------------------------
 
 
-def standing(frames: int = 60, turn: float = 0.0, lean: float = 0.0) -> np.ndarray:
-    """(F, 17, 3) mm, world axes, z up: someone who sways a little; degrees turned and leaning."""
-    pose = np.zeros((frames, 17, 3))
-    lengths = {"hip": 132, "knee": 450, "ankle": 450, "spine": 233, "thorax": 257, "neck": 120}
-    lengths |= {"head": 115, "shoulder": 150, "elbow": 280, "wrist": 250}
-    for parent, child in H36M.bones:
-        name, side = H36M.names[child], {"left": -1, "right": 1, "middle": 0}[H36M.sides[child]]
-        part = name.split("_")[-1]
-        across = part in ("hip", "shoulder")
-        up = 1 if part in ("spine", "thorax", "neck", "head") else -1
-        bone = np.array([side, 0, 0] if across else [0.1 * side, 0, up], dtype=float)
-        pose[:, child] = pose[:, parent] + bone / np.linalg.norm(bone) * lengths[part]
-    sway = np.deg2rad(lean + 2 * np.sin(np.arange(frames) / 7))
-    turned = np.deg2rad(turn)
-    forward = np.stack([np.zeros(frames), np.sin(sway), np.cos(sway)], -1)  # up, leaning to y
-    tilted = pose[..., :1] * [1, 0, 0] + pose[..., 2:] * forward[:, None]
-    rotation = [
-        [np.cos(turned), -np.sin(turned), 0],
-        [np.sin(turned), np.cos(turned), 0],
-        [0, 0, 1],
-    ]
-    return tilted @ np.array(rotation).T
-
-
-def in_camera(world: np.ndarray, pitch: float) -> np.ndarray:
-    """The inverse of camera_to_world, found from the images of the axes."""
-    return world @ camera_to_world(np.eye(3), pitch).T
-
-
 @pytest.mark.parametrize("pitch", [-10, 0, 12, 35])
 @pytest.mark.parametrize("turn", [0, 40, 90, 180])
 def test_the_camera_pitch_is_found_from_people_who_stand(pitch, turn):
@@ -196,3 +168,11 @@ def test_someone_half_as_large_stands_twice_as_far_away():
     assert spots[1, 0] - spots[0, 0] == pytest.approx(400)
     distances = spots[:, 1] + np.mean([1.15 * 1280 * scale for scale in (2, 4)])
     assert distances[1] == pytest.approx(2 * distances[0])
+
+
+def test_clips_that_disagree_about_the_root_agree_about_the_pose():
+    class Wandering(Stub):
+        def lift(self, clips):
+            return clips + 5.0 * np.arange(len(clips))[:, None, None, None]
+
+    np.testing.assert_allclose(lift_track(Wandering(27), track(100)), track(100), atol=1e-5)

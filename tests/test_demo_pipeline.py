@@ -13,16 +13,18 @@ import pytest
 import torch
 
 import demo.vis
+from demo.detectors import Choice
 from demo.pipeline import People2D, VideoLifter
 from demo.poses import bone_lengths, bone_variation
 from demo.video import Video
+from demo.world import millimetres_per_unit
 from lib.checkpoint import load_checkpoint, save_checkpoint
 from lib.config import make_config
 from lib.errors import UserError
 from lib.keypoints import H36M_17
 from lib.skeleton import H36M
 from model.build import build_bone_aware, build_lifter
-from tests.demo_samples import make_video
+from tests.demo_samples import in_camera, make_video, standing
 from tests.skips import SHARED, needs_shared
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +114,143 @@ def test_unseen_frames_keep_their_place(lifter):
         lifter.lift_keypoints(np.zeros((5, 17, 3)), (640, 480), 25.0)
     with pytest.raises(UserError, match="wants"):
         lifter.lift_keypoints(np.zeros((5, 26, 3)), (640, 480), 25.0)
+
+
+# --- What happens around the network, with one whose answer is known ------------------------
+
+
+class Known(VideoLifter):
+    """In place of the network: the picture's plane, or a pose in camera axes, over and over."""
+
+    n_frames = 9
+
+    def __init__(self, pose: np.ndarray | None = None) -> None:
+        self.pose, self.seen = pose, []
+
+    def lift(self, clips: np.ndarray) -> np.ndarray:
+        self.seen.append(clips)
+        if self.pose is not None:
+            return np.broadcast_to(self.pose[: clips.shape[1]], clips.shape)
+        return np.concatenate([clips[..., :2], np.zeros_like(clips[..., :1])], axis=-1)
+
+
+def in_picture(height: float, x: float, frames: int = 12) -> np.ndarray:
+    """(F, 17, 3) pixels in 640 x 480: someone who stands at x, `height` px from ankle to head."""
+    body = standing(frames)[..., [0, 2]] * [1, -1]
+    keypoints = np.ones((frames, 17, 3))
+    keypoints[..., :2] = body * height / np.ptp(body[0, :, 1]) + [x, 240]
+    return keypoints.astype(np.float32)
+
+
+def test_a_body_has_the_size_of_an_average_one():
+    poses = Known().lift_keypoints(in_picture(300, 320), (640, 480), 25.0)
+    for pose in (poses.pose_3d[0], poses.pose_world[0]):
+        assert millimetres_per_unit(pose) == pytest.approx(1, rel=1e-3)
+
+
+def test_people_stand_where_they_are_seen():
+    """Someone who looks half as large is twice as far away, and as far to the side as seen."""
+    people = np.stack([in_picture(420, 320), in_picture(210, 480)])
+    poses = Known().lift_keypoints(people, (640, 480), 25.0, camera_pitch=0.0)
+    mm_per_pixel = 1 / millimetres_per_unit(standing()) / 420 * np.ptp(standing()[0, :, 2])
+    across, away, _ = poses.pose_world[1, 0, 0] - poses.pose_world[0, 0, 0]
+    assert across == pytest.approx(160 * 2 * mm_per_pixel, rel=1e-2)
+    assert away == pytest.approx(1.15 * 640 * mm_per_pixel, rel=1e-2)
+
+
+def test_the_network_is_shown_no_gaps_in_the_range_it_knows():
+    keypoints = in_picture(40, 620)  # tiny and at the border
+    keypoints[4:6] = 0
+    keypoints[7, 3, 2] = 0
+    lifter = Known()
+    poses = lifter.lift_keypoints(keypoints, (640, 480), 25.0)
+    shown = np.concatenate(lifter.seen)
+    assert (shown[..., 2] == 1).all()
+    assert np.ptp(shown[..., :2], axis=-2).max(axis=-1).min() > 0.59
+    assert poses.confidence[0].min(axis=1).tolist() == [1, 1, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1]
+
+
+def test_the_cameras_pitch_is_estimated_unless_given():
+    lifter = Known(in_camera(standing(9), 20) / 1000)
+    keypoints = in_picture(300, 320, frames=9)
+    found = lifter.lift_keypoints(keypoints, (640, 480), 25.0)
+    assert found.camera_pitch == pytest.approx(20, abs=1)
+    given = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=20.0)
+    trunk = given.pose_world[0, :, H36M.index("thorax")] - given.pose_world[0, :, 0]
+    np.testing.assert_allclose(trunk.mean(axis=0), [0, 0, 490], atol=20)  # upright
+    level = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=0.0)
+    np.testing.assert_allclose(level.pose_world[..., 0], given.pose_world[..., 0], atol=1e-3)
+    assert np.abs(level.pose_world - given.pose_world)[..., 1].max() > 100
+
+
+def test_a_joint_that_is_never_seen_lies_on_its_mirror_image():
+    keypoints = in_picture(300, 320)
+    left, right = H36M.index("left_elbow"), H36M.index("right_elbow")
+    keypoints[:, left] = 0
+    (track,) = Known().lift_keypoints(keypoints, (640, 480), 25.0).keypoints_2d
+    np.testing.assert_array_equal(track[:, left, :2], keypoints[:, right, :2])
+
+
+# --- The command line -----------------------------------------------------------------------
+
+
+def run(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments)])
+    assert demo.vis.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "flip", "settings"),
+    [
+        ("", True, {}),
+        ("--no-flip", False, {}),
+        ("--smooth", True, {"smooth": True}),
+        ("--camera-pitch 33", True, {"camera_pitch": 33.0}),
+        ("--free-bones", True, {"constant_bones": False}),
+    ],
+)
+def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, settings):
+    keypoints = walking(12)[0]
+    keypoints[..., :2] += np.random.default_rng(4).normal(0, 3, (12, 17, 2))
+    np.savez(tmp_path / "points.npz", keypoints=keypoints, layout="h36m17", size=(640, 480), fps=30)
+    run(
+        monkeypatch,
+        *("--keypoints", tmp_path / "points.npz", "--checkpoint", checkpoint),
+        *("--output", tmp_path / "out", "--formats", "npz", "--device", "cpu", *flags.split()),
+    )
+    lifter = VideoLifter.from_checkpoint(checkpoint, flip=flip, device="cpu")
+    people = People2D({1: keypoints}, H36M_17, 30.0, (640, 480))
+    expected = lifter.lift_people(people, **settings)
+    with np.load(tmp_path / "out" / "poses.npz") as found:
+        np.testing.assert_allclose(found["pose_world"], expected.pose_world, atol=1e-3)
+        np.testing.assert_allclose(found["keypoints_2d"], expected.keypoints_2d[..., :2])
+        assert found["camera_pitch"] == expected.camera_pitch
+
+
+@pytest.mark.parametrize(("flags", "fps"), [("", 50), ("--fps 10", 10)])
+def test_the_videos_frame_rate_goes_into_all_results(checkpoint, tmp_path, monkeypatch, flags, fps):
+    make_video(tmp_path / "walk.mp4", 14, size=(640, 480), fps=50)
+
+    class Walker(Nobody):
+        def __call__(self, frames):
+            for _, pose in zip(frames, walking(14)[0], strict=False):
+                yield pose[None]
+
+    choice = Choice(Walker, sections=False)
+    monkeypatch.setattr("demo.pipeline.choose_detector", lambda *_, **__: choice)
+    monkeypatch.setattr(demo.vis, "choose_detector", lambda *_: choice)
+    run(
+        monkeypatch,
+        *("--video", tmp_path / "walk.mp4", "--checkpoint", checkpoint),
+        *("--output", tmp_path / "out", *flags.split()),
+    )
+    with np.load(tmp_path / "out" / "poses.npz") as poses:
+        assert poses["fps"] == fps and poses["pose_3d"].shape == (1, 14, 17, 3)
+    assert json.loads((tmp_path / "out" / "poses.json").read_text())["fps"] == fps
+    assert f"Frame Time: {1 / fps:.8f}\n" in (tmp_path / "out" / "walk.bvh").read_text()
+    assert f'"fps": {fps}.0,' in (tmp_path / "out" / "walk.html").read_text()
+    with Video(str(tmp_path / "out" / "walk.mp4")) as film:
+        assert film.fps == pytest.approx(fps)
 
 
 def vis(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:

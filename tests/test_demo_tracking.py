@@ -156,3 +156,36 @@ def test_one_euro_formula_by_hand():
 def test_layouts_of_unequal_size_fill_alike():
     track = Track([1], [person(0)])
     assert fill_gaps(track, 3, H36M_17.mirror).shape == (3, 17, 3)
+
+
+def tracks_of(places: dict[int, float]) -> list[list[int]]:
+    """The frames of each track of a detector that finds somebody at x in some frames."""
+    last = max(places)
+    detections = [person(places[t])[None] if t in places else NOBODY for t in range(last + 1)]
+    return [track.frames for track in track_people(detections, fps=25)[0]]
+
+
+@pytest.mark.parametrize(("away", "tracks"), [(40, 1), (60, 2)])
+def test_who_comes_back_within_two_seconds_is_known_again(away, tracks):
+    seen = [*range(20), *range(20 + away, 40 + away)]
+    assert len(tracks_of(dict.fromkeys(seen, 0.0))) == tracks
+
+
+def test_speed_is_by_the_frame_though_a_detector_misses_some():
+    """Seen in every third frame, 6 px a frame, then hidden for a second."""
+    seen = [*range(0, 40, 3), *range(64, 80, 3)]
+    assert tracks_of({t: 6.0 * t for t in seen}) == [seen]
+
+
+def test_speed_is_that_of_the_last_moments_not_of_the_last_step():
+    """The last detection before somebody is hidden has jumped on to whoever hides them."""
+    places = {t: 4.0 * t for t in [*range(30), *range(42, 60)]}
+    places[29] += 12
+    assert tracks_of(places) == [sorted(places)]
+
+
+def test_two_people_do_not_share_a_track():
+    """Somebody steps out from behind the only one seen so far."""
+    detections = [person(0)[None]] * 10 + [np.stack([person(0), person(15)])] * 10
+    tracks, _ = track_people(detections, fps=25)
+    assert [track.frames for track in tracks] == [list(range(20)), list(range(10, 20))]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from demo.ahead import ahead
-from demo.detection import detect_people, sections
+from demo.detection import WARM_UP, detect_people, sections
 from demo.detectors import Choice
 from demo.film import SideBySide, write_film
 from demo.live import SlidingLifter, run_live
@@ -23,7 +23,7 @@ from demo.world import millimetres_per_unit
 from lib.drawing import Room, View, draw_2d
 from lib.errors import UserError
 from lib.film import Film
-from lib.keypoints import COCO_17
+from lib.keypoints import COCO_17, H36M_17
 from lib.skeleton import H36M
 from tests.demo_samples import make_video, number_in
 
@@ -118,6 +118,22 @@ def test_sections_follow_the_same_person(tmp_path, monkeypatch):
         found.append([int(frame[0, 0, 0]) for frame in people])
     assert found[0] == [0] * 330 + [500] * 70
     assert found[1] == found[2] == found[0]
+
+
+def test_a_detector_has_settled_when_its_section_begins(tmp_path, monkeypatch):
+    """One that sees everything 40 px to the right in the first frames it is shown."""
+    path = make_video(tmp_path / "count.mp4", 200)
+
+    class Settling(Reader):
+        def __call__(self, frames):
+            for number, people in enumerate(super().__call__(frames)):
+                people[..., 0] += 40 * (number < WARM_UP)
+                yield people
+
+    monkeypatch.setattr("demo.detection.usable_cores", lambda: 3)
+    people, _ = detect_people(str(path), Choice(Settling, sections=True))
+    late = 40 * (np.arange(200) < WARM_UP)
+    assert [int(found[0, 0, 0]) for found in people] == (np.arange(200) + late).tolist()
 
 
 def test_an_error_in_one_section_ends_all(tmp_path, monkeypatch):
@@ -330,6 +346,19 @@ def test_a_room_shows_what_is_nearer_larger_and_up_above():
     assert depth[2] > depth[0]
 
 
+def test_the_film_keeps_the_videos_time():
+    """The room turns by the second: frame 10 at 25 frames/s is frame 20 at 50."""
+    poses = some_poses(21, (320, 360))
+    poses.pose_world[:] = poses.pose_world[:, :1]
+    poses.keypoints_2d[:] = poses.keypoints_2d[:, :1]
+    slow, fast = SideBySide(poses, View()), SideBySide(replace(poses, fps=50.0), View())
+    picture = slow.draw(blank(), 10).copy()
+    assert (picture == fast.draw(blank(), 20)).all()
+    assert (picture != fast.draw(blank(), 10)).any()
+    assert View(10.0).at(5.0) == 10 + 360 / 4  # a turn takes 20 s
+    assert View(10.0, turning=False).at(5.0) == 10
+
+
 def test_keypoints_far_outside_the_picture_do_no_harm():
     frame = np.zeros((100, 100, 3), np.uint8)
     draw_2d(frame, np.full((17, 3), 1e7), "1")
@@ -449,3 +478,31 @@ def test_live_a_body_keeps_its_size(fps):
     assert body_size(pose) == pytest.approx(1, rel=1e-3)
     pose = sliding(body(TALL, 100 + speed * 60 / fps), 60 / fps)
     assert body_size(pose) == pytest.approx(1.2, rel=0.01)
+
+
+def test_live_the_largest_person_stands_on_the_floor_of_the_room(tmp_path, monkeypatch):
+    """Of two people; the camera looks down by 90°, so their picture lies on the floor."""
+    path, drawn = make_video(tmp_path / "count.mp4", 3), []
+    monkeypatch.setattr(Room, "draw", lambda self, panel, poses, seen, seconds: drawn.append(poses))
+
+    class Two(Reader):
+        layout = H36M_17
+
+        def __call__(self, frames):
+            for _ in frames:
+                small, large = body(30, 40), body(60, 110)
+                yield np.stack([small, large]).astype(np.float32)
+
+    for pitch in (0.0, 90.0):
+        run_live(str(path), Two(), FlatLifter(), View(), window=False, camera_pitch=pitch)
+        (pose,) = drawn[-1]
+        across = np.ptp(body(60)[:, 0]) * 2290 / body_size_in_pixels(body(60))
+        assert np.ptp(pose[:, 0]) == pytest.approx(across, rel=1e-4)
+        assert pose[:, 2].min() == pytest.approx(0, abs=1e-6)
+        high, flat = np.ptp(pose[:, 2]), np.ptp(pose[:, 1])
+        assert (high, flat) == pytest.approx((2 * across, 0) if pitch == 0 else (0, 2 * across))
+
+
+def body_size_in_pixels(keypoints: np.ndarray) -> float:
+    flat = np.concatenate([keypoints[:, :2], np.zeros((17, 1))], axis=1)
+    return 2290 / millimetres_per_unit(flat[None])

@@ -327,3 +327,45 @@ def test_keypoints_come_back_in_the_frames_pixels():
     cell = max(150, 300 * 0.75) * 1.25 / (CROP[0] / 4)
     np.testing.assert_allclose(found[0][0, :, :2], [[330, 210]] * 17, atol=1.5 * cell)
     assert detector.layout is COCO_17
+
+
+def test_flip_averaging_swaps_left_and_right():
+    """A "network" that answers j times as strongly for keypoint j."""
+
+    def network(crops):
+        strength = torch.arange(17.0).view(1, 17, 1, 1)
+        return F.avg_pool2d(crops.mean(1, keepdim=True), 4) * strength
+
+    crops = torch.zeros(1, 3, 64, 48)
+    crops[..., 20:24, 8:12] = 1.0  # cell (5, 2)
+    maps = heatmaps(network, crops)
+    left, right = (COCO_17.names.index(f"{side}_wrist") for side in ("left", "right"))
+    # The mirrored view comes one cell to the right, and there the left wrist is a right one.
+    for wrist, other in ((left, right), (right, left)):
+        np.testing.assert_allclose(maps[0, wrist, 5, 2:4], [wrist / 2, other / 2])
+
+
+def test_yolo_boxes_come_back_in_the_frames_pixels(tmp_path):
+    """A network that sees RGB from 0 to 1, and finds a person, a doubtful one and a dog."""
+    write_darknet(tmp_path / "narrow.weights", width=4)
+    detector = PersonDetector(tmp_path / "narrow.weights", size=64, width=4)
+    rows = np.zeros((3, 85), dtype=np.float32)
+    rows[:, :4] = [0.5, 0.5, 0.25, 0.375]  # middle and size, in squares
+    rows[0, 5], rows[1, 5], rows[2, 5 + 16] = 0.9, 0.4, 0.9
+    seen = []
+
+    class Net:
+        setInput = staticmethod(seen.append)
+
+        @staticmethod
+        def forward(outputs):
+            return [rows[:1], rows[1:]]
+
+    detector._net = Net()
+    frame = np.zeros((100, 200, 3), dtype=np.uint8)
+    frame[..., 0] = 255  # blue
+    # The 64 x 64 square shows 200 x 200 pixels, the frame in its middle.
+    np.testing.assert_allclose(detector(frame), [[75, 12.5, 125, 87.5]])
+    (blob,) = seen
+    assert blob.shape == (1, 3, 64, 64)
+    assert blob[0, :, 32, 32].tolist() == [0, 0, 1]
