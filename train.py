@@ -38,12 +38,18 @@ from model.ops.matmul import fast_matmul
 FREE_ON_RESUME = ("epochs", "data_root", "dt_file", "dt_init")
 
 
-def main(stage: int | None = None, output: str | None = None) -> int:
-    """Run one command line; stage and output: what train_firststage/twostage.py fix."""
-    options = parse_options(__doc__ or "", output, BACKENDS)
+def main(
+    stage: int | None = None, output: str | None = None, default_config: str | None = None
+) -> int:
+    """Run one command line.
+
+    stage, output and default_config: what train_firststage.py and train_twostage.py fix, with the
+    defaults of the released scripts.
+    """
+    options = parse_options(__doc__ or "", output, default_config, BACKENDS)
     processes = start_processes(options.device)
     try:
-        return run_command(options, processes, stage)
+        return run_command(options, processes, stage, default_config)
     except RuntimeError as error:
         if processes.world == 1 or not is_lost_process(error):
             raise
@@ -54,9 +60,14 @@ def main(stage: int | None = None, output: str | None = None) -> int:
         stop_processes()
 
 
-def run_command(options: argparse.Namespace, processes: Processes, stage: int | None) -> int:
+def run_command(
+    options: argparse.Namespace,
+    processes: Processes,
+    stage: int | None,
+    default_config: str | None,
+) -> int:
     checkpoint = read_checkpoint(options)
-    config = read_config(options, checkpoint, stage)
+    config = read_config(options, checkpoint, stage, default_config)
     device = choose_device(options.device, processes.local_rank if processes.world > 1 else None)
     protect_sources(config, options, checkpoint)
     if options.scan_backend:
@@ -96,14 +107,20 @@ def read_checkpoint(options: argparse.Namespace) -> Checkpoint | None:
 
 
 def read_config(
-    options: argparse.Namespace, checkpoint: Checkpoint | None, stage: int | None
+    options: argparse.Namespace,
+    checkpoint: Checkpoint | None,
+    stage: int | None,
+    default_config: str | None,
 ) -> Config:
-    """From --config, or else from the checkpoint; with --set. Raises UserError."""
+    """From --config, else from the checkpoint, else the script's; with --set. Raises UserError."""
     own = checkpoint.config if checkpoint else None
     if options.config:
         config = load_config(options.config, options.set, stage)
     elif own:
         config = make_config(own, str(checkpoint.path), stage, options.set)
+    elif default_config:
+        config = load_config(default_config, options.set, stage)
+        logger.info("config %s (this script's default)", default_config)
     else:
         raise UserError("--config FILE is missing, for instance --config configs/h36m/tiny.yaml")
     if config.dataset != "h36m":

@@ -4,4 +4,4 @@ from lib.errors import run_main
 from train import main
 
 if __name__ == "__main__":
-    run_main(lambda: main(stage=1, output="checkpoint/stage1"))
+    run_main(lambda: main(1, "checkpoint/stage1", "configs/h36m/first.yaml"))

@@ -4,4 +4,4 @@ from lib.errors import run_main
 from train import main
 
 if __name__ == "__main__":
-    run_main(lambda: main(stage=2, output="checkpoint/stage2"))
+    run_main(lambda: main(2, "checkpoint/stage2", "configs/h36m/large.yaml"))

@@ -15,15 +15,21 @@ from lib.step import PRECISIONS
 
 
 def parse_options(
-    description: str, output: str | None, backends: Sequence[str]
+    description: str, output: str | None, config: str | None, backends: Sequence[str]
 ) -> argparse.Namespace:
     """The command line, checked as far as it can be without files.
 
-    output: the default of --new-checkpoint; backends: of the selective scan. Raises UserError.
+    output, config: the defaults of --new-checkpoint and --config; backends: of the selective scan.
+    Raises UserError.
     """
     parser = CommandParser(description=description)
     add = parser.add_argument
-    add("--config", metavar="FILE", help="YAML config; needless where a checkpoint carries its own")
+    add(
+        "--config",
+        metavar="FILE",
+        help="YAML config; without it the checkpoint's own, if it carries one"
+        + (f", else {config}" if config else ""),
+    )
     add(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="override a key; repeatable"
     )

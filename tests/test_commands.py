@@ -15,7 +15,7 @@ import lib.files
 import lib.run
 import train
 from data.preprocess import h36m
-from lib.checkpoint import BEST, LATEST
+from lib.checkpoint import BEST, LATEST, load_checkpoint
 from lib.errors import run_main
 from lib.files import PROJECT_ROOT
 from tests import reference
@@ -302,6 +302,34 @@ def test_both_stages_then_evaluation_of_the_second_alone(place, tmp_path, train_
     assert "two: " in message
     assert "--resume" in message
     assert before == {name: (tmp_path / "two" / name).read_bytes() for name in (BEST, LATEST)}
+
+
+@pytest.mark.parametrize(
+    ("script", "config"), [("train_firststage", "first"), ("train_twostage", "large")]
+)
+def test_the_released_scripts_have_a_default_config(script, config):
+    status, _, error = command(f"{script}.py", "--set", "chanel=1")
+    assert status == 2
+    assert error.startswith(f"error: configs/h36m/{config}.yaml: no key 'chanel'")
+
+
+def test_the_default_config_comes_last(place, tmp_path, train_py, monkeypatch):
+    """What the user names, else the checkpoint's own, else the script's default."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default.yaml").write_text((place / "tiny.yaml").read_text() + "lambda_a: 0.5\n")
+    door = {"stage": 2, "output": "checkpoint/stage2", "default_config": "default.yaml"}
+    stage1 = ("--stage1-checkpoint", place / "stage1" / BEST)
+
+    def trained_with(folder, *arguments):
+        status, _, error = train_py("--new-checkpoint", folder, *stage1, *arguments, **door)
+        assert status == 0, error
+        return load_checkpoint(tmp_path / folder / BEST).config["lambda_a"]
+
+    named = ("--config", place / "tiny.yaml", "--set", "lambda_a=0.25")
+    assert trained_with("named", *named) == 0.25
+    assert trained_with("default") == 0.5
+    assert trained_with("own", "--checkpoint", "named") == 0.25
+    assert trained_with("released", "--checkpoint", place / "stage2") == 0.5
 
 
 # --- Slicing from anywhere --------------------------------------------------------------------
