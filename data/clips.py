@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -66,7 +66,8 @@ class ArrayWriter:
 
     def __init__(self, directory: Path, n_frames: int, made_from: str) -> None:
         self.directory = directory
-        self.index = {"format": FORMAT, "n_frames": n_frames, "made_from": made_from, "splits": {}}
+        self.index: dict[str, Any] = {"format": FORMAT, "n_frames": n_frames, "splits": {}}
+        self.index["made_from"] = made_from
 
     def __enter__(self) -> "ArrayWriter":
         try:
@@ -206,8 +207,8 @@ class ArrayClips:
     def test_frames(self) -> TestFrames:
         try:
             arrays = {name: np.asarray(self._open(name)) for name in _TEST_ARRAYS}
-            names = {name: [str(n) for n in self._entry[name]] for name in ("actions", "videos")}
-            test = TestFrames(**names, **arrays)
+            actions, videos = ([str(n) for n in self._entry[k]] for k in ("actions", "videos"))
+            test = TestFrames(actions, videos, **arrays)
             if any(len(arrays[name]) != self._entry["frames"] for name in _TEST_ARRAYS):
                 raise ValueError
         except UNREADABLE as error:

@@ -36,7 +36,7 @@ class Frames:
     image_size: np.ndarray
 
 
-def read_pickle(path: str | os.PathLike) -> dict[str, Any]:
+def read_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The published pickle as it is. Raises UserError."""
     found = find_path(path)
     if not found.is_file():
@@ -108,7 +108,7 @@ def _image_sizes(camera_names: np.ndarray, path: Path) -> np.ndarray:
     return sizes
 
 
-def read_frames(rows: dict[str, Any], path: str | os.PathLike) -> Frames:
+def read_frames(rows: dict[str, Any], path: str | os.PathLike[str]) -> Frames:
     """Check and normalise the rows of one split; `path` is for messages. Raises UserError."""
     path, joints = Path(path), H36M.num_joints
     pixels = _numbers(rows, path, "joint_2d", (joints, None))[..., :2]
@@ -141,7 +141,7 @@ def read_frames(rows: dict[str, Any], path: str | os.PathLike) -> Frames:
 
 
 def read_test_frames(
-    rows: dict[str, Any], path: str | os.PathLike, source: np.ndarray, image_size: np.ndarray
+    rows: dict[str, Any], path: str | os.PathLike[str], source: np.ndarray, image_size: np.ndarray
 ) -> TestFrames:
     """What the protocol needs of the test split's rows. Raises UserError."""
     path = Path(path)
@@ -196,7 +196,7 @@ def stride_of(split: str, n_frames: int) -> int:
     return max(1, n_frames // 3) if split == "train" else n_frames
 
 
-def slice_h36m(path: str | os.PathLike, directory: Path, n_frames: int) -> dict[str, int]:
+def slice_h36m(path: str | os.PathLike[str], directory: Path, n_frames: int) -> dict[str, int]:
     """Cut the pickle's videos into clips and write `directory` (H36M-243). Raises UserError.
 
     Returns the number of clips of each split. Until all is written, an older data set stays.

@@ -55,7 +55,7 @@ def _reconstruct(subtype: Any, shape: tuple, type_code: Any) -> _Array:
 
 
 def _from_buffer(
-    buffer: Any, dtype: _DType, shape: tuple, order: str, axis_order: tuple | None = None
+    buffer: Any, dtype: _DType, shape: tuple[int, ...], order: Any, axis_order: tuple | None = None
 ) -> np.ndarray:
     """An array in protocol 5."""
     array = np.frombuffer(buffer, dtype.made)
@@ -105,7 +105,7 @@ class _Unpickler(pickle.Unpickler):
             raise _Refused(f"{module}.{name}") from None
 
 
-def load_pickle(path: str | os.PathLike, remedy: str = "get the file again") -> Any:
+def load_pickle(path: str | os.PathLike[str], remedy: str = "get the file again") -> Any:
     """Unpickle a file that holds numpy arrays and plain containers only.
 
     Raises UserError: missing, truncated, damaged, or naming anything that could run code. `remedy`

@@ -95,6 +95,8 @@ class Newest:
 class SlidingLifter:
     """3D poses of one person, frame by frame, each from the T moments up to it."""
 
+    _last: np.ndarray  # the latest keypoints as they came, once there is a past
+
     def __init__(self, lifter: Lifter, size: tuple[int, int], fps: float, smooth: bool) -> None:
         self._lifter, self._size, self._fps, self._smooth = lifter, size, fps, smooth
         self._past: deque[tuple[float, np.ndarray]] = deque()

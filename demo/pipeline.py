@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from demo.world import estimate_pitch, millimetres_per_unit, places, to_room
 from lib.errors import UserError
 from lib.keypoints import Layout, find_layout
 from lib.skeleton import H36M
+
+if TYPE_CHECKING:
+    from model.mdtf import MDTF
 
 DEFAULT_CHECKPOINT = "checkpoint/mocap/tiny"
 # For files and cameras that do not say; told to the user where it is used.
@@ -91,7 +95,7 @@ def people_in_video(
     source: str,
     detector: str = "mediapipe",
     person: str = "largest",
-    weights_dir: str | os.PathLike | None = None,
+    weights_dir: str | os.PathLike[str] | None = None,
     fps: float = 0.0,
     on_frame: Callable[[], object] = lambda: None,
 ) -> People2D:
@@ -128,8 +132,8 @@ class VideoLifter:
     >>> poses.pose_world.shape  # (people, frames, 17, 3), mm, z up
     """
 
-    def __init__(self, model, *, flip: bool = True, device: str = "cpu") -> None:
-        """model: a model.mdtf.MDTF in eval mode; flip: average with the mirrored view."""
+    def __init__(self, model: "MDTF", *, flip: bool = True, device: str = "cpu") -> None:
+        """model: in eval mode; flip: average with the mirrored view."""
         if model.skeleton.names != H36M.names:
             raise UserError(
                 "this checkpoint was trained on other joints than Human3.6M's (dataset:"
@@ -142,9 +146,9 @@ class VideoLifter:
     @classmethod
     def from_checkpoint(
         cls,
-        checkpoint: str | os.PathLike = DEFAULT_CHECKPOINT,
-        config: str | os.PathLike | None = None,
-        stage1_checkpoint: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT,
+        config: str | os.PathLike[str] | None = None,
+        stage1_checkpoint: str | os.PathLike[str] | None = None,
         *,
         flip: bool = True,
         device: str = "auto",

@@ -50,7 +50,7 @@ class Checkpoint:
 # --- Reading --------------------------------------------------------------------------------
 
 
-def find_checkpoint(directory: str | os.PathLike, file_name: str) -> Path:
+def find_checkpoint(directory: str | os.PathLike[str], file_name: str) -> Path:
     """The checkpoint `file_name` in `directory` (or `directory` itself, if it is a file)."""
     place = find_path(directory)
     if place.is_file():
@@ -65,11 +65,11 @@ def find_checkpoint(directory: str | os.PathLike, file_name: str) -> Path:
 
 def _numpy_scalars() -> list[Any]:
     """What the pickle of a numpy number names; released checkpoints hold such scores."""
-    multiarray = np.core.multiarray if not hasattr(np, "_core") else np._core.multiarray
+    rebuild: Any = np.float64(0).__reduce__()[0]
     kinds = (np.float64, np.float32, np.int64, np.int32)
     spellings = [
-        (multiarray.scalar, "numpy.core.multiarray.scalar"),
-        (multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (rebuild, "numpy.core.multiarray.scalar"),
+        (rebuild, "numpy._core.multiarray.scalar"),
     ]
     return [*spellings, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
 
@@ -114,7 +114,7 @@ def _state(path: Path, value: Any, what: str) -> State:
     return without_prefix(value)
 
 
-def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint, ours or a released one, onto the CPU. Never runs code from the file.
 
     Raises UserError: missing, damaged, foreign or unsafe file.
@@ -157,7 +157,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     )
 
 
-def load_weights(module: nn.Module, state: State, source: str | os.PathLike) -> None:
+def load_weights(module: nn.Module, state: State, source: str | os.PathLike[str]) -> None:
     """Copy `state` into `module`; names and shapes must match exactly. Raises UserError."""
     expected = module.state_dict()
     missing = [name for name in expected if name not in state]
@@ -200,7 +200,7 @@ def newest_readable(folder: Path, to_resume: bool) -> Path | None:
 # --- Writing --------------------------------------------------------------------------------
 
 
-def save_checkpoint(path: str | os.PathLike, contents: dict[str, Any]) -> None:
+def save_checkpoint(path: str | os.PathLike[str], contents: dict[str, Any]) -> None:
     """torch.save, atomically: after a crash `path` holds the old file or the new one, whole."""
     with write_atomic(path) as file:
         torch.save(contents, file)

@@ -146,7 +146,7 @@ DEAD_KEYS: dict[str, Any] = {
 
 
 def load_config(
-    path: str | os.PathLike, overrides: Sequence[str] = (), stage: int | None = None
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), stage: int | None = None
 ) -> Config:
     """Read a YAML config, apply `key=value` overrides, check every key.
 
@@ -225,7 +225,7 @@ def _drop_dead_keys(values: dict[str, Any], source: str) -> dict[str, Any]:
     return values
 
 
-def _checked(value: Any, spec: dataclasses.Field, where: str) -> Any:
+def _checked(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     kind = spec.type
     if kind is float:
         # YAML 1.1 reads 5e-4 (no dot) as text.

@@ -85,7 +85,7 @@ def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             os.unlink(temporary)
 
 
-def copy_atomic(source: str | os.PathLike, target: str | os.PathLike) -> None:
+def copy_atomic(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copy a file; `target` is never half-written."""
     with open(source, "rb") as file, write_atomic(target) as copy:
         shutil.copyfileobj(file, copy)

@@ -59,7 +59,7 @@ class SilentRun:
 
     wandb_id: str | None = None
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     def log(self, line: str) -> None: ...
@@ -72,7 +72,7 @@ class Run:
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         *,
         is_resumed: bool,
         config: dict[str, Any],

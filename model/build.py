@@ -10,7 +10,6 @@ from lib.checkpoint import (
     BEST,
     DEFAULT_STAGE1,
     Checkpoint,
-    State,
     find_checkpoint,
     load_checkpoint,
     load_weights,
@@ -18,6 +17,7 @@ from lib.checkpoint import (
 from lib.config import MODEL_KEYS, Config, make_config
 from lib.errors import UserError
 from lib.files import find_path
+from lib.released import State
 from lib.skeleton import SKELETONS, Skeleton
 from model.blocks import recompute_blocks
 from model.bone_aware import BoneAwareModule
@@ -60,7 +60,7 @@ def _prepared(module: M, config: Config) -> M:
     return module
 
 
-def bone_aware_from_weights(state: State, source: str | os.PathLike) -> BoneAwareModule:
+def bone_aware_from_weights(state: State, source: str | os.PathLike[str]) -> BoneAwareModule:
     """A BoneAwareModule with these weights, its widths read off their shapes: it needs no config.
 
     Raises UserError if they are not such weights.
@@ -78,7 +78,7 @@ def bone_aware_from_weights(state: State, source: str | os.PathLike) -> BoneAwar
     return module
 
 
-def load_bone_aware(path: str | os.PathLike) -> BoneAwareModule:
+def load_bone_aware(path: str | os.PathLike[str]) -> BoneAwareModule:
     """Stage 1 from a checkpoint file, or from the best one in a folder. Raises UserError."""
     if find_path(path).is_dir():
         path = find_checkpoint(path, BEST)
@@ -95,8 +95,10 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: a checkpoint of stage {checkpoint.stage}, but the config is of"
             f" stage {config.stage}"
         )
-    for key in MODEL_KEYS if checkpoint.config else ():
-        trained, asked = checkpoint.config.get(key, getattr(config, key)), getattr(config, key)
+    own = checkpoint.config or {}
+    for key in MODEL_KEYS:
+        asked = getattr(config, key)
+        trained = own.get(key, asked)
         if trained != asked:
             raise UserError(
                 f"{checkpoint.path}: trained with {key} {trained!r}, the config says {asked!r};"
@@ -105,7 +107,7 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
 
 
 def build_mdtf(
-    config: Config, checkpoint: Checkpoint | None, stage1_path: str | os.PathLike | None
+    config: Config, checkpoint: Checkpoint | None, stage1_path: str | os.PathLike[str] | None
 ) -> MDTF:
     """Stage 1 and lifter as one module; the lifter's weights are the checkpoint's, if there is one.
 
@@ -120,7 +122,7 @@ def build_mdtf(
 
 
 def find_bone_aware(
-    checkpoint: Checkpoint | None, named: str | os.PathLike | None
+    checkpoint: Checkpoint | None, named: str | os.PathLike[str] | None
 ) -> BoneAwareModule:
     """Stage 1 of stage 2: the file the user names, else the checkpoint's own, else the default."""
     if named is not None:
@@ -136,9 +138,9 @@ def find_bone_aware(
 
 
 def load_mdtf(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     config: Config | None = None,
-    stage1_path: str | os.PathLike | None = None,
+    stage1_path: str | os.PathLike[str] | None = None,
 ) -> MDTF:
     """A trained MDTF in eval mode from a stage-2 checkpoint, ours or a released one.
 

@@ -36,7 +36,7 @@ class Fusion(nn.Module):
         nn.init.constant_(self.score.bias, 0.5)
 
     def forward(self, joints: Tensor, bones: Tensor) -> Tensor:
-        weights = self.score(torch.cat((joints, bones), dim=-1)).softmax(dim=-1)
+        weights: Tensor = self.score(torch.cat((joints, bones), dim=-1)).softmax(dim=-1)
         return weights[..., :1] * joints + weights[..., 1:] * bones
 
 
@@ -97,9 +97,10 @@ class Lifter(nn.Module):
         x = self.embed(pose_2d) + self.spatial_position
         x = over_joints(self.spatial[0], x, self.spatial_norm) + self.temporal_position[:, :, None]
         x = over_frames(self.temporal[0], x, self.temporal_norm)
-        if self.bone_branch is not None:
+        if self.bone_branch is not None and self.fusion is not None:
             x = self.fusion(x, self.bone_branch(features))
         for spatial, temporal in zip(self.spatial[1:], self.temporal[1:], strict=True):
             x = over_joints(spatial, x, self.spatial_norm)
             x = over_frames(temporal, x, self.temporal_norm)
-        return self.head(x)
+        pose: Tensor = self.head(x)
+        return pose

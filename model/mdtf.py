@@ -54,6 +54,8 @@ class MDTF(nn.Module):
 
         NaN in the frames in which stage 1 gives NaN or infinity, of which argmax makes some bin.
         """
+        if self.bone_aware is None:
+            raise ValueError("without a bone branch there are no bone features")
         logits = self.bone_aware(pose_2d)
         features = bone_features(pose_2d, logits.argmax(-1), self.skeleton, self.bone_slots)
         finite = logits.isfinite().all(-1).all(-1)[..., None, None]  # (B, T, 1, 1)
@@ -62,4 +64,5 @@ class MDTF(nn.Module):
     def forward(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3): x, y, confidence -> (B, T, J, 3) in normalised units."""
         features = None if self.bone_aware is None else self.bone_features(pose_2d)
-        return self.lifter(pose_2d, features)
+        pose: Tensor = self.lifter(pose_2d, features)
+        return pose

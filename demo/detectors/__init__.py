@@ -24,7 +24,7 @@ class Choice:
 
 
 def choose_detector(
-    name: str, weights_dir: str | os.PathLike | None = None, several_people: bool = False
+    name: str, weights_dir: str | os.PathLike[str] | None = None, several_people: bool = False
 ) -> Choice:
     """The detector of that name; what it needs is checked here. Raises UserError."""
     if name == "mediapipe":

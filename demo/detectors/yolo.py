@@ -124,7 +124,7 @@ class PersonDetector:
 
     def __init__(
         self,
-        weights: str | os.PathLike,
+        weights: str | os.PathLike[str],
         size: int = 416,
         width: int = 32,
         threshold: float = 0.5,
