@@ -59,6 +59,8 @@ class Config:
     n_frames: int = _key(low=1, high=10_000)
     d_state: int = _key(16, low=1, high=256)
     d_conv: int = _key(4, low=2, high=4)
+    # The two directions of a scan are averaged; false: added
+    if_divide_out: bool = _key(True)
     # Where dt starts: "released" draws Mamba's dt in the forward direction only, "mamba" in both
     dt_init: str = _key("released", choices=("released", "mamba"))
     # Ablations of stage 2, each off by one key
@@ -115,7 +117,7 @@ class Config:
 
 # What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
 MODEL_KEYS = (
-    *("stage", "channel", "st_depth", "n_frames", "d_state", "d_conv"),
+    *("stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out"),
     *("bone_branch", "bone_slots", "graph", "fusion", "root_rel"),
 )
 
@@ -127,7 +129,6 @@ DEAD_KEYS: dict[str, Any] = {
     "train_2d": _ANY,
     "data_root_2d": _ANY,
     "bimamba_type": "v2",
-    "if_divide_out": True,
     "expand": 1,
     "n_joints": 17,
     "num_joints": 17,

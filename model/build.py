@@ -22,7 +22,7 @@ from lib.skeleton import SKELETONS, Skeleton
 from model.blocks import recompute_blocks
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
-from model.mamba import draw_backward_dt
+from model.mamba import draw_backward_dt, sum_directions
 from model.mdtf import MDTF
 
 M = TypeVar("M", bound=nn.Module)
@@ -56,14 +56,18 @@ def _prepared(module: M, config: Config) -> M:
     """What the config says of the blocks of either stage."""
     if config.dt_init == "mamba":
         draw_backward_dt(module)
+    sum_directions(module, not config.if_divide_out)
     recompute_blocks(module, config.checkpoint_blocks)
     return module
 
 
-def bone_aware_from_weights(state: State, source: str | os.PathLike[str]) -> BoneAwareModule:
-    """A BoneAwareModule with these weights, its widths read off their shapes: it needs no config.
+def bone_aware_from_weights(
+    state: State, source: str | os.PathLike[str], config: Config | None = None
+) -> BoneAwareModule:
+    """A BoneAwareModule with these weights, its widths read off their shapes.
 
-    Raises UserError if they are not such weights.
+    config: of stage 2. Only if_divide_out is read of it, which the released code has once for both
+    stages too. Raises UserError if they are not such weights.
     """
     try:
         module = BoneAwareModule(
@@ -75,17 +79,26 @@ def bone_aware_from_weights(state: State, source: str | os.PathLike[str]) -> Bon
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source}: not the weights of a Bone Aware Module (stage 1)") from error
     load_weights(module, state, source)
+    sum_directions(module, config is not None and not config.if_divide_out)
     return module
 
 
-def load_bone_aware(path: str | os.PathLike[str]) -> BoneAwareModule:
-    """Stage 1 from a checkpoint file, or from the best one in a folder. Raises UserError."""
+def load_bone_aware(path: str | os.PathLike[str], config: Config | None = None) -> BoneAwareModule:
+    """Stage 1 from a checkpoint file, or from the best one in a folder; config: see
+    bone_aware_from_weights. Raises UserError."""
     if find_path(path).is_dir():
         path = find_checkpoint(path, BEST)
     checkpoint = load_checkpoint(path)
     if checkpoint.stage != 1:
         raise UserError(f"{path}: a checkpoint of stage 2; --stage1-checkpoint wants stage 1")
-    return bone_aware_from_weights(checkpoint.model, path)
+    if config and checkpoint.config:
+        divides = make_config(checkpoint.config, str(path)).if_divide_out
+        if divides != config.if_divide_out:
+            raise UserError(
+                f"{path}: stage 1 was trained with if_divide_out {divides!r}, stage 2 has"
+                f" {config.if_divide_out!r}; use the same for both"
+            )
+    return bone_aware_from_weights(checkpoint.model, path, config)
 
 
 def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
@@ -95,10 +108,11 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: a checkpoint of stage {checkpoint.stage}, but the config is of"
             f" stage {config.stage}"
         )
-    own = checkpoint.config or {}
+    if checkpoint.config is None:
+        return
+    own = make_config(checkpoint.config, str(checkpoint.path))
     for key in MODEL_KEYS:
-        asked = getattr(config, key)
-        trained = own.get(key, asked)
+        trained, asked = getattr(own, key), getattr(config, key)
         if trained != asked:
             raise UserError(
                 f"{checkpoint.path}: trained with {key} {trained!r}, the config says {asked!r};"
@@ -116,25 +130,25 @@ def build_mdtf(
     lifter = build_lifter(config)
     if checkpoint:
         load_weights(lifter, checkpoint.model, checkpoint.path)
-    bone_aware = find_bone_aware(checkpoint, stage1_path) if config.bone_branch else None
+    bone_aware = find_bone_aware(config, checkpoint, stage1_path) if config.bone_branch else None
     skeleton, drop_path = skeleton_of(config), config.stage1_drop_path
     return MDTF(bone_aware, lifter, skeleton, config.bone_slots, drop_path)
 
 
 def find_bone_aware(
-    checkpoint: Checkpoint | None, named: str | os.PathLike[str] | None
+    config: Config, checkpoint: Checkpoint | None, named: str | os.PathLike[str] | None
 ) -> BoneAwareModule:
     """Stage 1 of stage 2: the file the user names, else the checkpoint's own, else the default."""
     if named is not None:
-        return load_bone_aware(named)
+        return load_bone_aware(named, config)
     if checkpoint and checkpoint.bone_aware is not None:
-        return bone_aware_from_weights(checkpoint.bone_aware, checkpoint.path)
+        return bone_aware_from_weights(checkpoint.bone_aware, checkpoint.path, config)
     if not find_path(DEFAULT_STAGE1).is_file():
         raise UserError(
             f"{DEFAULT_STAGE1}: no stage-1 checkpoint; train it with train_firststage.py, or give"
             " another one with --stage1-checkpoint FILE"
         )
-    return load_bone_aware(DEFAULT_STAGE1)
+    return load_bone_aware(DEFAULT_STAGE1, config)
 
 
 def load_mdtf(

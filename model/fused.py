@@ -58,7 +58,7 @@ def _arguments(
         norm1.weight,
         norm1.bias,
         mixer.in_proj.weight,
-        mixer.out_proj.weight,
+        mixer.out_weight(),
         norm2.weight,
         norm2.bias,
         fc1.weight,

@@ -99,6 +99,11 @@ class BiMamba(nn.Module):
             if backward_graph:
                 self.backward_graph = GraphInput(dim, adjacency, reverse_joints=True)
         self.out_proj = nn.Linear(dim, dim, bias=False)
+        self.sums = False  # see sum_directions()
+
+    def out_weight(self) -> Tensor:
+        """(C, C), for the mean of the two directions; twice out_proj's where they are summed."""
+        return 2 * self.out_proj.weight if self.sums else self.out_proj.weight
 
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
         """axis: the one that is scanned. The memory of x stays in its order for any axis."""
@@ -114,8 +119,7 @@ class BiMamba(nn.Module):
             self.backward_scan.weights(),
             axis=axis,
         )
-        output: Tensor = self.out_proj(y)
-        return output
+        return F.linear(y, self.out_weight())
 
 
 def draw_backward_dt(model: nn.Module) -> None:
@@ -127,3 +131,10 @@ def draw_backward_dt(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, BiMamba):
             module.backward_scan.draw_mamba_dt()
+
+
+def sum_directions(model: nn.Module, sums: bool = True) -> None:
+    """Add the two directions of every mixer instead of averaging them (`if_divide_out: false`)."""
+    for module in model.modules():
+        if isinstance(module, BiMamba):
+            module.sums = sums

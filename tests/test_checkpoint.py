@@ -174,6 +174,16 @@ def test_the_stage_1_that_the_user_names_wins(tmp_path, monkeypatch):
     assert [used(path, None) for path in paths] == [2, 3, 3]
 
 
+def test_a_checkpoint_from_before_a_key_was_there_has_its_default(tmp_path):
+    config = make_config(CONFIG, "a.yaml")
+    old = {key: value for key, value in config.as_dict().items() if key != "if_divide_out"}
+    save_checkpoint(tmp_path / BEST, {"model": Lifter(H36M, 9, 16, 2).state_dict(), "config": old})
+    checkpoint = load_checkpoint(tmp_path / BEST)
+    check_agreement(config, checkpoint)
+    summed = make_config({**CONFIG, "if_divide_out": False}, "a.yaml")
+    assert "trained with if_divide_out True" in told(check_agreement, summed, checkpoint)
+
+
 def test_a_whole_model_from_two_published_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lib.files, "PROJECT_ROOT", tmp_path)  # where a stage 1 of ours may be

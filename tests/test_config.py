@@ -139,7 +139,7 @@ def test_several_data_sets_are_trained_on_and_the_first_is_evaluated(tmp_path):
     ("released", "changed"),
     [
         ("bimamba_type: v2", "bimamba_type: v1"),
-        ("if_divide_out: True", "if_divide_out: False"),
+        ("bimamba_type: v2", "bimamba_type: none"),
         ("expand: 1", "expand: 2"),
         ("dim_out: 3", "dim_out: 2"),
         ("add_velocity: False", "add_velocity: True"),

@@ -1,20 +1,23 @@
 """The modules: sizes, initial values, training behaviour and ablations."""
 
+import copy
 import math
 
 import pytest
 import torch
 
+from lib.checkpoint import save_checkpoint
 from lib.config import make_config
+from lib.errors import UserError
 from lib.geometry import bone_features
 from lib.skeleton import H36M, MPI_INF_3DHP
 from model.blocks import MambaBlock, over_frames, over_joints
 from model.bone_aware import BoneAwareModule
-from model.build import build_bone_aware, build_lifter
+from model.build import build_bone_aware, build_lifter, build_mdtf
 from model.graph import GraphConv
 from model.layers import MLP, DropPath
 from model.lifter import Fusion, Lifter
-from model.mamba import BiMamba, GraphInput
+from model.mamba import BiMamba, GraphInput, sum_directions
 from model.mdtf import MDTF
 
 
@@ -108,6 +111,43 @@ def test_dt_init_mamba_gives_both_directions_mambas_dt(stage):
             dt = initial_dt(scan)
             assert dt.min() >= 1e-3 * 0.999
             assert dt.max() <= 1e-1 * 1.001
+
+
+@pytest.mark.parametrize("adjacency", [None, H36M.adjacency()], ids=["plain", "graph"])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_summed_directions_are_twice_their_mean(adjacency, is_training):
+    """if_divide_out: false. With halved out_proj the block is the averaging one, its gradient of
+    out_proj twice as large: in eval mode by the kernel of inference, in training by its own."""
+    adjacency = None if adjacency is None else torch.from_numpy(adjacency).float()
+    mean = unsettle(MambaBlock(16, 16, 4, adjacency=adjacency)).train(is_training)
+    total = copy.deepcopy(mean)
+    sum_directions(total)
+    with torch.no_grad():
+        total.mixer.out_proj.weight /= 2
+    x = torch.randn(4, 17, 16)
+    with torch.set_grad_enabled(is_training):
+        outputs = mean(x), total(x)
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
+    if is_training:
+        for output in outputs:
+            output.square().sum().backward()
+        gradients = [block.mixer.out_proj.weight.grad for block in (mean, total)]
+        torch.testing.assert_close(2 * gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
+
+
+def test_if_divide_out_reaches_every_mixer_of_both_stages(tmp_path):
+    values = {"learning_rate": 1e-3, "batch_size": 2, "epochs": 1, "channel": 16, "st_depth": 2}
+    values |= {"n_frames": 9, "if_divide_out": False}
+    first, second = (make_config({**values, "stage": stage}, "a.yaml") for stage in (1, 2))
+    weights = build_bone_aware(first).state_dict()
+    path = tmp_path / "first.pth.tr"
+    save_checkpoint(path, {"model": weights, "config": first.as_dict()})
+    mixers = [m for m in build_mdtf(second, None, path).modules() if isinstance(m, BiMamba)]
+    assert len(mixers) == 4 + 6
+    assert all(mixer.sums for mixer in mixers)
+    divided = make_config({**values, "stage": 2, "if_divide_out": True}, "a.yaml")
+    with pytest.raises(UserError, match="if_divide_out False, stage 2 has True"):
+        build_mdtf(divided, None, path)
 
 
 def test_the_initial_scan_weights_of_both_directions():
