@@ -194,7 +194,9 @@ def open_dataset(config: Config, split: str) -> ClipDataset:
 
 def evaluate(task: Stage, options: argparse.Namespace, processes: Processes) -> None:
     off = not processes.is_main
-    report = task.evaluate(lambda items: progress_bar(items, "evaluating", off=off), processes)
+    report = task.evaluate(
+        task.model, lambda items: progress_bar(items, "evaluating", off=off), processes
+    )
     if report is None:
         return
     print(report.table())
@@ -219,6 +221,7 @@ def train(
         flip=config.flip,
         workers=options.num_cpus - 1,
         processes=processes,
+        parts=config.accumulate,
     )
     run = open_run(config, options, checkpoint, seed, processes)
     if options.compile:
@@ -268,6 +271,7 @@ def open_run(
         use_log=options.use_log,
         use_tensorboard=options.use_tensorboard,
         use_wandb=options.use_wandb,
+        wandb_artifacts=options.wandb_artifacts,
         wandb_name=options.wandb_name,
         wandb_id=options.wandb_run_id or saved_id,
     )

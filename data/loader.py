@@ -18,10 +18,14 @@ FLIP_PROBABILITY = 0.5
 
 @dataclass
 class SharedBatch(Batch):
-    """This process's clips of a batch: those from number `start` on, of `total`."""
+    """This process's clips of a batch of `total`: those with the numbers in `shares` (start, end).
 
-    start: int = 0
-    total: int = 0
+    One share for each part that the step takes one after the other; several processes have as
+    many shares, some of them empty.
+    """
+
+    shares: list[tuple[int, int]]
+    total: int
 
 
 class _FlippingDataset(Dataset):
@@ -64,10 +68,12 @@ class ClipLoader:
         flip: bool,
         workers: int = 0,
         processes: Processes | None = None,
+        parts: int = 1,
     ) -> None:
-        """batch_size: of all processes together; workers: processes that load data for this one."""
+        """batch_size: of all processes together; workers: processes that load data for this one;
+        parts: into how many a batch is split to save memory."""
         self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
-        self.workers = workers
+        self.workers, self.parts = workers, parts
         self.processes = processes or Processes()
         self._flipping = _FlippingDataset(dataset, skeleton)
 
@@ -89,18 +95,20 @@ class ClipLoader:
         Raises UserError: a clip that cannot be read, or holds NaN or infinity.
         """
         order = self.order(epoch)[start_step:]
-        shares = [self.processes.share(len(pairs)) for pairs in order]
+        shares = [self.processes.shares(len(pairs), self.parts) for pairs in order]
+        mine = [
+            [pair for a, b in own for pair in pairs[a:b]]
+            for pairs, own in zip(order, shares, strict=True)
+        ]
         loader = DataLoader(
             self._flipping,
-            batch_sampler=[pairs[a:b] for pairs, (a, b) in zip(order, shares, strict=True)],
+            batch_sampler=mine,
             num_workers=self.workers,
             collate_fn=_as_is,
             # Its own generator: the default one would draw from the global random state.
             generator=torch.Generator(),
         )
-        for batch, pairs, (start, _) in zip(loader, order, shares, strict=True):
+        for batch, pairs, own in zip(loader, order, shares, strict=True):
             if isinstance(batch, UserError):
                 raise batch
-            yield SharedBatch(
-                batch.pose_2d, batch.pose_3d, batch.clips, start=start, total=len(pairs)
-            )
+            yield SharedBatch(batch.pose_2d, batch.pose_3d, batch.clips, own, len(pairs))

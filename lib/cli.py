@@ -77,6 +77,7 @@ def parse_options(
     add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
     add("--wandb-name", metavar="NAME", help="the run's name there")
     add("--wandb-run-id", metavar="ID", help="the run's id there")
+    add("--wandb-artifacts", action="store_true", help="upload each new best checkpoint there")
     options = parser.parse_args()
     options.command = sys.argv
     if options.new_checkpoint is None:
@@ -96,6 +97,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--new-checkpoint DIR is missing: the folder this run writes to")
     if options.report and not options.eval_only:
         raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
+    if options.wandb_artifacts and not options.use_wandb:
+        raise UserError("--wandb-artifacts needs --use-wandb; give both, or leave it out")
     if options.save_every is not None and not options.save_every > 0:
         raise UserError(f"--save-every {options.save_every}: more than 0 minutes")
 

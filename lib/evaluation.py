@@ -11,7 +11,7 @@ from lib import metrics
 from lib.camera import from_screen
 from lib.errors import UserError
 from lib.geometry import flip_pose
-from lib.skeleton import Skeleton
+from lib.skeleton import BODY_HALVES, Skeleton, body_half
 
 # Left out by everyone since Martinez et al. 2017: their ground truth is wrong.
 EXCLUDED_SOURCES = ("s_09_act_05_subact_02", "s_09_act_10_subact_02", "s_09_act_13_subact_01")
@@ -110,6 +110,22 @@ class Report:
 
     def scores(self) -> dict[str, float]:
         return {n: getattr(self, n) for n in ("mpjpe", "p_mpjpe", "mpjve", "acceleration")}
+
+    def details(self) -> dict[str, float]:
+        """joint/<joint>, body/upper and body/lower (MPJPE in mm), action/<action>/<error>."""
+        halves = {
+            half: [error for joint, error in self.per_joint.items() if body_half(joint) == half]
+            for half in BODY_HALVES
+        }
+        return {
+            **{f"joint/{name}": error for name, error in self.per_joint.items()},
+            **{f"body/{half}": float(np.mean(errors)) for half, errors in halves.items()},
+            **{
+                f"action/{action}/{name}": error
+                for action, errors in self.per_action.items()
+                for name, error in errors.items()
+            },
+        }
 
     def as_dict(self) -> dict[str, object]:
         return dict(vars(self))

@@ -1,5 +1,8 @@
 """The optimizer's parameter groups, and the moving average of weights."""
 
+import copy
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -26,31 +29,31 @@ def _shrinks(name: str, parameter: Tensor) -> bool:
 
 
 class MovingAverage:
-    """Exponential moving average of a model's trained weights; buffers are copied."""
+    """A second model whose weights are the exponential moving average of a trained model's.
+
+    `weights` leaves out frozen ones, which are equal; buffers are those of the last step.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: value.detach().clone() for name, value in self._current(model)}
-
-    @staticmethod
-    def _current(model: nn.Module) -> list[tuple[str, Tensor]]:
+        self.model = copy.deepcopy(model)
         frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-        return [(name, v) for name, v in model.state_dict().items() if name not in frozen]
+        self.model.requires_grad_(False)
+        state = self.model.state_dict()  # tensors that share their memory with the model's
+        self.weights = {name: value for name, value in state.items() if name not in frozen}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """After a step: average <- decay · average + (1 - decay) · weights."""
-        parameters = dict(model.named_parameters())
-        for name, value in self._current(model):
+        parameters, state = dict(model.named_parameters()), model.state_dict()
+        for name, average in self.weights.items():
             if name in parameters:
-                self.weights[name].lerp_(value, 1 - self.decay)
+                average.lerp_(state[name], 1 - self.decay)
             else:
-                self.weights[name].copy_(value)
+                average.copy_(state[name])
 
     @torch.no_grad()
-    def swap(self, model: nn.Module) -> None:
-        """Exchange the model's weights with the average; a second call exchanges them back."""
-        for name, value in self._current(model):
-            kept = value.clone()
-            value.copy_(self.weights[name])
-            self.weights[name].copy_(kept)
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from saved `weights`. Raises KeyError: some are missing."""
+        for name, average in self.weights.items():
+            average.copy_(weights[name])

@@ -1,6 +1,7 @@
 """Several processes of one run, as `torchrun` starts them, and each one's share of a batch."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,15 +35,29 @@ class Processes:
         """Start and end of this process's part of `count` things."""
         return self.rank * count // self.world, (self.rank + 1) * count // self.world
 
+    def shares(self, count: int, parts: int) -> list[tuple[int, int]]:
+        """Start and end of this process's share of each of up to `parts` parts of `count` things.
+
+        All processes have equally many shares, some of them empty: they meet in every part.
+        """
+        bounds = [part * count // parts for part in range(parts + 1)]
+        pairs = [(a, b) for a, b in itertools.pairwise(bounds) if b > a]
+        shares = [self.share(b - a) for a, b in pairs]
+        return [(a + start, a + end) for (a, _), (start, end) in zip(pairs, shares, strict=True)]
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set in some process."""
-        return flag if self.world == 1 else bool(self.sum(torch.tensor(int(flag), device=device)))
+    def max(self, number: int, device: torch.device) -> int:
+        """The largest of the processes' numbers, on every process."""
+        if self.world == 1:
+            return number
+        largest = torch.tensor(number, device=device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def gather(self, part: Any) -> list[Any]:
         """Every process's part, in rank order, on the main process; [] elsewhere."""
@@ -66,14 +81,28 @@ def start_processes(device: str) -> Processes:
     world = environment_number("WORLD_SIZE", 1, low=1)
     if world == 1:
         return Processes()
+    local_rank = environment_number("LOCAL_RANK", 0)
     backend = "gloo" if device == "cpu" or not torch.cuda.is_available() else "nccl"
+    if backend == "nccl":
+        _take_gpu(local_rank)
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the {world} processes did not find each other ({error}); start them with torchrun"
         ) from error
-    return Processes(dist.get_rank(), world, environment_number("LOCAL_RANK", 0))
+    return Processes(dist.get_rank(), world, local_rank)
+
+
+def _take_gpu(number: int) -> None:
+    """nccl moves what it is given, and Python objects, over the current GPU: one a process."""
+    try:
+        torch.cuda.set_device(number)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"no GPU number {number} for process {number} of this machine, it has"
+            f" {torch.cuda.device_count()}; start fewer processes, or use --device cpu"
+        ) from error
 
 
 def is_lost_process(error: RuntimeError) -> bool:
@@ -110,11 +139,12 @@ def batch_share(start: int, count: int, total: int) -> Iterator[None]:
         _share = None
 
 
-def rand_rows(rows: int, device: torch.device) -> Tensor:
-    """Uniform random numbers in [0, 1), one for each row; rows: equally many for each clip."""
-    if _share is None or not rows:
-        return torch.rand(rows, device=device)
+def rand_rows(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Uniform random numbers in [0, 1) of this shape; the first dimension counts clips.
+
+    A share without clips draws as well, so all processes keep the same random state.
+    """
+    if _share is None:
+        return torch.rand(shape, device=device)
     start, count, total = _share
-    per_clip = rows // count
-    rows_of_all = torch.rand(total * per_clip, device=device)
-    return rows_of_all[start * per_clip : (start + count) * per_clip]
+    return torch.rand((total, *shape[1:]), device=device)[start : start + count]

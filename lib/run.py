@@ -64,6 +64,7 @@ class SilentRun:
 
     def log(self, line: str) -> None: ...
     def record(self, history: list[dict[str, Any]]) -> None: ...
+    def keep(self, checkpoint: Path, epoch: int, score: float) -> None: ...
     def close(self) -> None: ...
 
 
@@ -83,6 +84,7 @@ class Run:
         use_wandb: bool = False,
         wandb_name: str | None = None,
         wandb_id: str | None = None,
+        wandb_artifacts: bool = False,
     ) -> None:
         """Takes the folder and writes config.yaml and run.json there.
 
@@ -101,8 +103,9 @@ class Run:
         self._add_session(command, seed)
         if use_log:
             self._log_to_file()
-        self.wandb_id = wandb_id
+        self.wandb_id, self._uploads = wandb_id, wandb_artifacts
         self._wandb = self._tensorboard = None
+        self._tracked: set[int] | None = None  # epochs that the trackers have
         if use_tensorboard:
             self._start_tensorboard()
         if use_wandb:
@@ -187,13 +190,28 @@ class Run:
         logger.info(line)
 
     def record(self, history: list[dict[str, Any]]) -> None:
-        """Write the whole history, one JSON line an epoch; the last line goes to the trackers."""
+        """Write the whole history, one JSON line an epoch; the trackers get the lines they lack."""
+        if self._tracked is None:
+            self._tracked = self._recorded_epochs()
+        for line in history:
+            if line["epoch"] not in self._tracked:
+                self._track(line)
+                self._tracked.add(line["epoch"])
+        # After the trackers: what stands in the file has been tracked, also if the run is killed.
         with write_atomic(self.folder / HISTORY, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in history)
-        if not history:
-            return
-        draw_curves(self.folder / CURVES, history)
-        line = history[-1]
+        if history:
+            draw_curves(self.folder / CURVES, history)
+
+    def _recorded_epochs(self) -> set[int]:
+        """Those in the history file that an earlier start of this run has left."""
+        try:
+            lines = (self.folder / HISTORY).read_text(encoding="utf-8").splitlines()
+            return {json.loads(line)["epoch"] for line in lines}
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()
+
+    def _track(self, line: dict[str, Any]) -> None:
         if self._wandb is not None:
             self._wandb.log(line, step=line["epoch"])
         if self._tensorboard is not None:
@@ -201,6 +219,20 @@ class Run:
                 if name != "epoch":
                     self._tensorboard.add_scalar(name, value, line["epoch"])
             self._tensorboard.flush()
+
+    def keep(self, checkpoint: Path, epoch: int, score: float) -> None:
+        """Upload a new best checkpoint, where this was asked for."""
+        if self._wandb is None or not self._uploads:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(
+            f"{self.wandb_id}-{checkpoint.name.partition('.')[0]}",
+            type="model",
+            metadata={"epoch": epoch, "score": score},
+        )
+        artifact.add_file(str(checkpoint))
+        self._wandb.log_artifact(artifact)
 
     def close(self) -> None:
         if self._wandb is not None:

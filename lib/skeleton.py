@@ -84,6 +84,16 @@ class Skeleton:
         )
 
 
+BODY_HALVES = ("upper", "lower")
+
+
+def body_half(joint: str) -> str | None:
+    """'lower' for hips, knees and ankles, 'upper' for the rest; None for the root, always at 0."""
+    if joint == "pelvis":
+        return None
+    return "lower" if joint.endswith(("hip", "knee", "ankle")) else "upper"
+
+
 # Warm for the right, cool for the left side of the body.
 SIDE_COLORS = {"left": (46, 134, 222), "right": (229, 80, 57), "middle": (80, 88, 98)}
 

@@ -29,6 +29,15 @@ class Clips(Protocol):
     def __getitems__(self, clips: list[int]) -> Any: ...
 
 
+class StageReport(Protocol):
+    """What an evaluation found."""
+
+    def scores(self) -> dict[str, float]: ...  # the few numbers that are compared
+    def details(self) -> dict[str, float]: ...  # what else goes into the history
+    def table(self) -> str: ...
+    def as_dict(self) -> dict[str, object]: ...
+
+
 class Stage(Protocol):
     """What the training loop needs to know of a stage."""
 
@@ -40,10 +49,12 @@ class Stage(Protocol):
     higher_is_better: bool
 
     def losses(self, batch: Any) -> dict[str, Tensor]: ...  # scalars; "total" is minimised
-    def evaluate(self, progress: Progress = iter, processes: Processes = ALONE) -> Any:
-        """A report with scores(), table() and as_dict(); None except on the main process."""
+    def evaluate(
+        self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
+    ) -> StageReport | None:
+        """model: `self.model` or one like it. None except on the main process."""
 
-    def weights(self) -> dict[str, Any]: ...  # what a checkpoint holds of the model
+    def weights(self, model: nn.Module) -> dict[str, Any]: ...  # what a checkpoint holds of it
 
 
 class BoneStage:
@@ -65,9 +76,9 @@ class BoneStage:
 
     @torch.inference_mode()
     def evaluate(
-        self, progress: Progress = iter, processes: Processes = ALONE
+        self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
     ) -> "BinReport | None":
-        self.model.eval()
+        model.eval()
         confusion = np.zeros((NUM_BINS, NUM_BINS), np.int64)
         bones = list(self.skeleton.bone_children)
         frames = 0
@@ -75,7 +86,7 @@ class BoneStage:
         for start in progress(range(first, last, self.batch_size)):
             clips = list(range(start, min(start + self.batch_size, last)))
             batch = self.test.__getitems__(clips).to(self.device)
-            logits = self.model(batch.pose_2d)
+            logits = model(batch.pose_2d)
             if not logits.isfinite().all():  # argmax would make bins of them all the same
                 raise UserError(
                     f"the prediction is not finite (test clips {clips}); its training went wrong"
@@ -93,8 +104,8 @@ class BoneStage:
         confusions, counts = zip(*parts, strict=True)
         return BinReport(sum(confusions), sum(counts))
 
-    def weights(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict()}
+    def weights(self, model: nn.Module) -> dict[str, Any]:
+        return {"model": model.state_dict()}
 
 
 class BinReport:
@@ -110,6 +121,9 @@ class BinReport:
         scores = metrics.bin_scores(self.confusion)
         released = (hits + self.frames) / max(1, total + self.frames)
         return {"accuracy": scores.pop("accuracy"), "accuracy_released": released, **scores}
+
+    def details(self) -> dict[str, float]:
+        return {}
 
     def as_dict(self) -> dict[str, object]:
         return {**self.scores(), "confusion": self.confusion.tolist(), "frames": self.frames}
@@ -168,14 +182,16 @@ class LiftingStage:
         pred = self.train_model(batch.pose_2d).float()
         return lifting_losses(pred, target, self.skeleton, self.config.loss_weights)
 
-    def evaluate(self, progress: Progress = iter, processes: Processes = ALONE) -> Report | None:
-        self.model.eval()
+    def evaluate(
+        self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
+    ) -> Report | None:
+        model.eval()
         clips = self.test.__getitems__(list(range(*processes.share(len(self.test))))).pose_2d
         # The same numbers at every evaluation of the same weights, and a training that goes on as
         # if it had not been evaluated.
         with separate_random_states(self.seed):
             poses = predict(
-                self.model,
+                model,
                 clips,
                 self.skeleton,
                 flip=self.config.flip,
@@ -195,8 +211,8 @@ class LiftingStage:
             root_rel=self.config.root_rel,
         )
 
-    def weights(self) -> dict[str, Any]:
-        weights = {"model": self.model.lifter.state_dict()}
-        if self.model.bone_aware is not None:
-            weights["bone_aware"] = self.model.bone_aware.state_dict()
+    def weights(self, model: nn.Module) -> dict[str, Any]:
+        weights = {"model": model.lifter.state_dict()}
+        if model.bone_aware is not None:
+            weights["bone_aware"] = model.bone_aware.state_dict()
         return weights

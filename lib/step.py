@@ -1,8 +1,7 @@
 """One optimizer step: precision, accumulation, checks, clipping."""
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +13,7 @@ from lib.errors import UserError
 from lib.parallel import Processes, batch_share
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MIN_LOSS_SCALE = 1.0  # of fp16: a gradient that overflows below it is not the scale's fault
 
 
 class BadNumber(UserError):
@@ -21,7 +21,7 @@ class BadNumber(UserError):
 
 
 class Stepper:
-    """Takes optimizer steps; the same result however the batch is split (up to BatchNorm)."""
+    """Takes optimizer steps; a batch in shares gives the step of the whole, up to BatchNorm."""
 
     def __init__(
         self,
@@ -32,19 +32,18 @@ class Stepper:
         device: torch.device,
         processes: Processes,
         precision: str = "fp32",
-        accumulate: int = 1,
         grad_clip: float = 0.0,
     ) -> None:
-        """model: what `losses` calls; accumulate: parts of a batch; grad_clip: 0 for none."""
+        """model: what `losses` calls; grad_clip: the largest gradient norm, 0 for none."""
         self.model, self.losses, self.optimizer = model, losses, optimizer
         self.device, self.processes = device, processes
-        self.accumulate, self.grad_clip = accumulate, grad_clip
+        self.grad_clip = grad_clip
         self.autocast_dtype = PRECISIONS[precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, batch: Any, start: int, total: int) -> dict[str, float]:
-        """One step on this process's clips: those from `start` on of a batch of `total` clips.
+    def __call__(self, batch: Any) -> dict[str, float]:
+        """One step on this process's share of a batch.
 
         Returns each loss summed over its clips. Raises BadNumber before anything is changed.
         """
@@ -52,27 +51,26 @@ class Stepper:
         random_state = torch.get_rng_state()
         cuda_state = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         sums: dict[str, float] = {}
-        parts = split(batch, self.accumulate)
-        for number, part in enumerate(parts):
-            if number:
+        done = 0
+        for number, (start, end) in enumerate(batch.shares):
+            if number:  # each part takes its rows from the same masks of the whole batch
                 torch.set_rng_state(random_state)
                 if cuda_state is not None:
                     torch.cuda.set_rng_state(cuda_state)
-            is_last = number == len(parts) - 1
-            with self._hold_gradients(not is_last), batch_share(start, len(part.clips), total):
+            count = end - start
+            part = batch.part(done, done + count)
+            done += count
+            is_last = number == len(batch.shares) - 1
+            with self._hold_gradients(not is_last), batch_share(start, count, batch.total):
                 losses = self._forward(part)
                 # Gradients are averaged over the processes: so weigh each by its number of clips.
-                weight = len(part.clips) * self.processes.world / total
+                weight = count * self.processes.world / batch.total
                 self.scaler.scale(losses["total"] * weight).backward()
-            start += len(part.clips)
             for name, value in losses.items():
-                if part.clips:
-                    sums[name] = sums.get(name, 0.0) + value.item() * len(part.clips)
+                # A share without clips has no mean, but its names are those of the others.
+                mean = value.item() if count else 0.0
+                sums[name] = sums.get(name, 0.0) + mean * count
         self._update()
-        if total < self.processes.world and self.device.type == "cpu":
-            # A process without clips has drawn no random masks; the last one always has some.
-            last = self.processes.world - 1
-            torch.set_rng_state(self.processes.tell(torch.get_rng_state(), source=last))
         return sums
 
     def _hold_gradients(self, hold: bool) -> Any:
@@ -92,18 +90,11 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        # fp16's scaler expects infinities, skips such steps and lowers its scale.
-        if not math.isfinite(norm.item()) and not self.scaler.is_enabled():
+        # fp16's scaler expects infinities, skips such steps and halves its scale.
+        may_skip = self.scaler.is_enabled() and self.scaler.get_scale() >= MIN_LOSS_SCALE
+        if not math.isfinite(norm.item()) and not may_skip:
             raise BadNumber(f"the gradient's norm is {norm.item()}")
         if self.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.grad_clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-
-def split(batch: Any, parts: int) -> Sequence[Any]:
-    """A batch in up to `parts` consecutive parts of nearly equal size."""
-    count = len(batch.clips)
-    bounds = [i * count // parts for i in range(parts + 1)]
-    pieces = [batch.part(a, b) for a, b in itertools.pairwise(bounds) if b > a]
-    return pieces or [batch]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -23,10 +24,13 @@ from lib.optim import MovingAverage, make_optimizer
 from lib.parallel import Processes
 from lib.random_state import random_states, set_random_states
 from lib.released_run import training_state
-from lib.run import Run, SilentRun
+from lib.run import HISTORY, Run, SilentRun
 from lib.signals import Interrupted, Signals, Stop
-from lib.stages import Stage
+from lib.stages import Stage, StageReport
 from lib.step import BadNumber, Stepper
+
+# What a process wishes after a step; the strongest wish of all processes counts.
+GO_ON, SAVE, STOP = range(3)
 
 
 class Loader(Protocol):
@@ -88,27 +92,27 @@ class Fit:
             device=self.device,
             processes=self.processes,
             precision=precision,
-            accumulate=config.accumulate,
             grad_clip=config.grad_clip,
         )
         self.ema = MovingAverage(stage.model, config.ema_decay) if config.ema_decay else None
         self.at = Position()
-        self.sums: dict[str, float] = {}  # of this process's losses in this epoch, over clips
+        # Of this epoch's losses over clips: this process's, or all, once the main one has them.
+        self.sums: dict[str, float] = {}
         self.clips = 0
         self.history: list[dict[str, Any]] = []
         self.signals = Signals()
 
     # --- state ------------------------------------------------------------------------------
 
-    def contents(self, best: float | None) -> dict[str, Any]:
-        """What a checkpoint holds for evaluation; best: its score."""
+    def contents(self, model: nn.Module, best: float | None) -> dict[str, Any]:
+        """What a checkpoint of `model` holds for evaluation; best: its score."""
         score = "max_accuracy" if self.config.stage == 1 else "min_mpjpe"
         return {
             "stage": self.config.stage,
             "epoch": self.at.epoch,
             score: best,
             "config": self.config.as_dict(),
-            **self.stage.weights(),
+            **self.stage.weights(model),
         }
 
     def training_state(self) -> dict[str, Any]:
@@ -139,7 +143,8 @@ class Fit:
                 os.replace(spare, previous)
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, previous)
-        save_checkpoint(path, {**self.contents(self.at.best), "training": self.training_state()})
+        weights = self.contents(self.stage.model, self.at.best)
+        save_checkpoint(path, {**weights, "training": self.training_state()})
         return path
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -157,25 +162,24 @@ class Fit:
         try:
             self.at = Position(**state["position"])
             self.history = list(state["history"])
-            # One process goes on with the sums; more share them out as they share the batches.
-            if self.processes.is_main:
+            if self.processes.is_main:  # the sums of all processes, however many they were
                 self.sums, self.clips = dict(state["sums"]), state["clips"]
             self.optimizer.load_state_dict(state["optimizer"])
             if not checkpoint.released:
                 self.stepper.scaler.load_state_dict(state["scaler"])
                 set_random_states(state["random"])
             if self.ema and state["ema"] is not None:
-                self.ema.weights = {k: v.to(self.device) for k, v in state["ema"].items()}
+                self.ema.restore(state["ema"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{checkpoint.path}: its training state is damaged ({reason}); resume from another"
                 f" checkpoint, for instance --checkpoint-file {PREVIOUS}"
             ) from error
-        self._take_best_files(checkpoint.path.parent, bool(checkpoint.released))
+        self._take_results(checkpoint.path.parent, bool(checkpoint.released))
 
-    def _take_best_files(self, folder: Path, is_released: bool) -> None:
-        """A run resumed into another folder takes its best epochs along.
+    def _take_results(self, folder: Path, is_released: bool) -> None:
+        """A run resumed into another folder takes its best epochs and its history along.
 
         Released files in the run's own folder are kept under another name.
         """
@@ -187,7 +191,7 @@ class Fit:
                 if (folder / name).is_file() and not kept.exists():
                     copy_atomic(folder / name, kept)
             return
-        for name in (BEST, BEST_EMA):
+        for name in (BEST, BEST_EMA, HISTORY):
             if (folder / name).is_file():
                 copy_atomic(folder / name, self.run.folder / name)
 
@@ -237,12 +241,29 @@ class Fit:
                 waited += time.monotonic() - asked
                 self._step(batch)
                 bar.set_postfix_str(f"loss {self._mean('total'):.4f}", refresh=False)
-                if self.processes.any(bool(self.signals.received), self.device):
+                is_due = self.save_every and time.monotonic() - saved > 60 * self.save_every
+                wish = STOP if self.signals.received else SAVE if is_due else GO_ON
+                wish = self.processes.max(wish, self.device)  # all do the same after the same step
+                if wish > GO_ON:
+                    self._gather_sums()
+                if wish == STOP:
                     raise Stop
-                if self.save_every and time.monotonic() - saved > 60 * self.save_every:
+                if wish == SAVE:
                     self.save_latest()
                     saved = time.monotonic()
+        self._gather_sums()  # here, where all processes meet: a stopped evaluation only saves
         return waited
+
+    def _gather_sums(self) -> None:
+        """The main process takes over all sums of the losses; the others begin at 0."""
+        names = sorted(self.processes.tell(list(self.sums)))
+        sums = [self.sums.get(name, 0.0) for name in names]
+        total = torch.tensor([*sums, float(self.clips)], dtype=torch.float64).to(self.device)
+        *values, clips = self.processes.sum(total).tolist()
+        if self.processes.is_main:
+            self.sums, self.clips = dict(zip(names, values, strict=True)), round(clips)
+        else:
+            self.sums, self.clips = {}, 0
 
     @property
     def learning_rate(self) -> float:
@@ -253,7 +274,7 @@ class Fit:
 
     def _step(self, batch: Any) -> None:
         try:
-            sums = self.stepper(batch, batch.start, batch.total)
+            sums = self.stepper(batch)
         except BadNumber as error:
             raise UserError(
                 f"{error} in epoch {self.at.epoch + 1}, step {self.at.step + 1}; nothing was"
@@ -268,31 +289,25 @@ class Fit:
         self.at.step += 1
 
     def _evaluate(self) -> dict[str, float]:
-        """Scores by the names history knows: test/…, and ema/… with a moving average."""
-        scores = {f"test/{k}": v for k, v in self._scores().items()}
+        """Scores by the names history knows: test/…, its details, and ema/… of the average."""
+        report = self._report(self.stage.model)
+        scores = {f"test/{k}": v for k, v in report.scores().items()} | report.details()
         if self.ema:
-            self.ema.swap(self.stage.model)
-            try:
-                scores |= {f"ema/{k}": v for k, v in self._scores().items()}
-            finally:
-                self.ema.swap(self.stage.model)
+            scores |= {f"ema/{k}": v for k, v in self._report(self.ema.model).scores().items()}
         return scores
 
-    def _scores(self) -> dict[str, float]:
+    def _report(self, model: nn.Module) -> StageReport:
         off = not self.processes.is_main
         report = self.stage.evaluate(
-            lambda items: progress_bar(items, "evaluating", off=off), self.processes
+            model, lambda items: progress_bar(items, "evaluating", off=off), self.processes
         )
-        return self.processes.tell(report.scores() if report else None)
+        return self.processes.tell(report)
 
     def _finish_epoch(self, scores: dict[str, float], began: float, waited: float) -> None:
-        losses = self._mean_losses()
+        losses = self.processes.tell({f"train/{name}": self._mean(name) for name in self.sums})
         line = {"epoch": self.at.epoch + 1, "lr": self.learning_rate, **losses, **scores}
-        self.history.append(line)
-        score, ema_score = (
-            scores[f"test/{self.stage.metric}"],
-            scores.get(f"ema/{self.stage.metric}"),
-        )
+        metric = self.stage.metric
+        score, ema_score = scores[f"test/{metric}"], scores.get(f"ema/{metric}")
         is_best = self._is_better(score, self.at.best)
         is_best_ema = ema_score is not None and self._is_better(ema_score, self.at.best_ema)
         self.at = Position(
@@ -301,36 +316,32 @@ class Fit:
             score if is_best else self.at.best,
             ema_score if is_best_ema else self.at.best_ema,
         )
+        line |= {f"best/{metric}": self.at.best}
+        if self.ema:
+            line |= {f"best/ema_{metric}": self.at.best_ema}
+        self.history.append(line)
         self.sums, self.clips = {}, 0
-        if self.processes.is_main:
-            # Best before latest: killed in between, the epoch is done again, with the same best.
-            if is_best:
-                save_checkpoint(self.run.folder / BEST, self.contents(self.at.best))
-            if is_best_ema:
-                self._save_ema()
+        # Best before latest: killed in between, the epoch is done again, with the same best.
+        if is_best:
+            self._save_best(BEST, self.stage.model, score)
+        if self.ema and is_best_ema:
+            self._save_best(BEST_EMA, self.ema.model, ema_score)
         self.save_latest()
         self.run.record(self.history)
         seconds = time.monotonic() - began
+        told = {name: v for name, v in scores.items() if name.startswith(("test/", "ema/"))}
         self.run.log(
             f"epoch {self.at.epoch}/{self.config.epochs}: loss {losses['train/total']:.4f}, "
-            + ", ".join(f"{name.removeprefix('test/')} {v:.4g}" for name, v in scores.items())
+            + ", ".join(f"{n.removeprefix('test/')} {v:.4g}" for n, v in told.items())
             + f"{' (best)' if is_best else ''}, lr {line['lr']:.2e}, {seconds:.0f} s,"
             f" {waited / max(seconds, 1e-9):.1%} of it waiting for data"
         )
 
-    def _mean_losses(self) -> dict[str, float]:
-        names = sorted(self.processes.tell(list(self.sums)))
-        sums = [self.sums.get(name, 0.0) for name in names]
-        total = torch.tensor([*sums, float(self.clips)], dtype=torch.float64)
-        *values, clips = self.processes.sum(total.to(self.device)).tolist()
-        return {f"train/{name}": value / clips for name, value in zip(names, values, strict=True)}
-
-    def _save_ema(self) -> None:
-        self.ema.swap(self.stage.model)
-        try:
-            save_checkpoint(self.run.folder / BEST_EMA, self.contents(self.at.best_ema))
-        finally:
-            self.ema.swap(self.stage.model)
+    def _save_best(self, name: str, model: nn.Module, score: float) -> None:
+        if not self.processes.is_main:
+            return
+        save_checkpoint(self.run.folder / name, self.contents(model, score))
+        self.run.keep(self.run.folder / name, self.at.epoch, score)
 
     def _is_better(self, score: float, best: float | None) -> bool:
         if best is None or math.isnan(best):

@@ -1,7 +1,5 @@
 """Small layers shared by all blocks."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,8 +42,7 @@ class DropPath(nn.Module):
         keep = 1 - self.rate
         shape = list(x.shape)
         shape[axis] = shape[-1] = 1
-        mask = (rand_rows(math.prod(shape), x.device) < keep).to(x.dtype) / keep
-        return mask.view(shape)
+        return (rand_rows(shape, x.device) < keep).to(x.dtype) / keep
 
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
         mask = self.mask(x, axis)

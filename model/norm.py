@@ -50,15 +50,17 @@ class JointNorm(nn.BatchNorm1d):
                 self.running_mean.copy_(mean.flip(0))
                 self.running_var.copy_(var.flip(0))
             return y
+        # Autocast's dtypes cannot hold the count of a batch, nor its sums.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
         # Two passes, mean then centred squares: one pass would cancel in float32.
-        count = x.new_tensor([x.shape[0] * x.shape[2]])
+        count = wide.new_tensor([x.shape[0] * x.shape[2]])
         dist.all_reduce(count)
-        mean = differentiable.all_reduce(x.sum((0, 2))) / count
-        centred = x - mean[:, None]
+        mean = differentiable.all_reduce(wide.sum((0, 2))) / count
+        centred = wide - mean[:, None]
         var = differentiable.all_reduce(centred.square().sum((0, 2))) / count
         self.track(mean, var, count)
         scale = weight * torch.rsqrt(var + self.eps)
-        return centred * scale[:, None] + bias[:, None]
+        return (centred * scale[:, None] + bias[:, None]).to(x.dtype)
 
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, count: Tensor | float) -> None:
