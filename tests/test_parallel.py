@@ -1,19 +1,36 @@
 """Several processes of one run: torchrun with gloo on the CPU against a single process."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from lib.checkpoint import BEST
-from lib.parallel import Processes, batch_share, rand_rows
-from tests.training import make_data, read_run, run_train
+import lib.trainer
+import model.norm
+from lib.checkpoint import BEST, PREVIOUS
+from lib.errors import UserError
+from lib.parallel import Processes, batch_share, rand_rows, start_processes
+from lib.step import Stepper
+from model.norm import JointNorm
+from tests.training import (
+    differences,
+    fork_train,
+    make_data,
+    read_run,
+    run_train,
+    send,
+    train_in_processes,
+    wait_for,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,14 +72,27 @@ def test_shares_cover_everything_once():
             assert [i for a, b in shares for i in range(a, b)] == list(range(count))
 
 
+def test_every_process_takes_part_in_every_part_of_a_batch():
+    """Also where it has no clip of one: else the others would wait for it."""
+    for world, count, parts in ((1, 5, 3), (2, 5, 3), (3, 2, 4), (4, 17, 3), (2, 1, 1)):
+        shares = [Processes(rank, world).shares(count, parts) for rank in range(world)]
+        assert {len(own) for own in shares} == {min(parts, count)}
+        in_order = [i for part in zip(*shares, strict=True) for a, b in part for i in range(a, b)]
+        assert in_order == list(range(count))
+        whole = Processes().shares(count, parts)
+        for number, part in enumerate(zip(*shares, strict=True)):
+            assert (part[0][0], part[-1][1]) == whole[number]
+
+
 def test_random_rows_of_the_shares_are_those_of_the_whole_batch():
     torch.manual_seed(3)
-    whole = rand_rows(12, torch.device("cpu"))
+    whole, after = rand_rows((4, 3, 1), torch.device("cpu")), torch.get_rng_state()
     parts = []
-    for start, count in ((0, 1), (1, 3)):
+    for start, count in ((0, 1), (1, 0), (1, 3)):
         torch.manual_seed(3)
         with batch_share(start, count, 4):
-            parts.append(rand_rows(3 * count, torch.device("cpu")))
+            parts.append(rand_rows((count, 3, 1), torch.device("cpu")))
+        assert torch.equal(torch.get_rng_state(), after)
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -88,13 +118,151 @@ def test_two_processes_train_as_one(data, tmp_path):
 
     evaluation = ["--eval-only", "--checkpoint", str(tmp_path / "one"), "--report"]
     run_train(*evaluation, tmp_path / "one.json")
-    process = torchrun("train.py", [*evaluation, str(tmp_path / "two.json")])
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
+    assert train_in_processes(2, *evaluation, tmp_path / "two.json") == [0, 0]
     reports = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("one", "two")]
     for name in ("mpjpe", "p_mpjpe", "mpjve", "acceleration"):
         assert reports[1][name] == pytest.approx(reports[0][name], rel=1e-6)
     assert reports[1]["frames"] == reports[0]["frames"]
+
+
+def assert_alike(folders: list[Path], loss: float = 1e-4, weight: float = 1e-4) -> None:
+    (one, history_one), (two, history_two) = map(read_run, folders)
+    assert len(history_one) == len(history_two)
+    for line_one, line_two in zip(history_one, history_two, strict=True):
+        assert line_one == pytest.approx(line_two, rel=loss)
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=weight, msg=name)
+
+
+def test_accumulated_parts_of_uneven_shares_train_as_one_process(data, tmp_path):
+    """Batches of 5 in 3 parts: the first part has one clip, so the first process has none of it."""
+    sizes = ["--set", "batch_size=5", "--set", "accumulate=3", "--set", "learning_rate=0.0001"]
+    assert run_train(*flags(data, tmp_path / "one", *sizes))[0] == 0
+    assert train_in_processes(2, *flags(data, tmp_path / "two", *sizes)) == [0, 0]
+    assert_alike([tmp_path / "one", tmp_path / "two"])
+
+
+@pytest.mark.parametrize(("precision", "loss"), [("bf16", 0.02), ("fp16", 0.005)])
+def test_reduced_precision_in_two_processes(data, tmp_path, precision, loss):
+    """The same as in one, to the dtype's rounding; 47 clips, so the second batch is not shared."""
+    more = ["--precision", precision, "--set", "batch_size=47"]
+    assert run_train(*flags(data, tmp_path / "one", *more))[0] == 0
+    assert train_in_processes(2, *flags(data, tmp_path / "two", *more)) == [0, 0]
+    assert_alike([tmp_path / "one", tmp_path / "two"], loss, weight=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_statistics_over_processes_are_float32(monkeypatch, dtype):
+    """BatchNorm of a 'second process' without rows is PyTorch's own, also for 70,000 values."""
+    monkeypatch.setattr(model.norm, "is_parallel", lambda: True)
+    monkeypatch.setattr(model.norm.dist, "all_reduce", lambda values: None)
+    monkeypatch.setattr(model.norm.differentiable, "all_reduce", lambda values: values)
+    ours, theirs = JointNorm(3), torch.nn.BatchNorm1d(3)
+    x = (torch.randn(1000, 3, 70) * 3 + 1).to(dtype)
+    found, expected = ours(x), theirs(x)
+    assert found.dtype == expected.dtype == dtype
+    tolerance = 2e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-5)
+
+
+def stop_second_process_in_step(step: int, rank: int) -> None:
+    """The signal reaches one process only, and all stop after the same step."""
+    if rank == 1:
+        take_step, steps = Stepper.__call__, itertools.count(1)
+
+        def counted(self, batch):
+            if next(steps) == step:
+                send(signal.SIGTERM)
+            return take_step(self, batch)
+
+        Stepper.__call__ = counted
+
+
+@pytest.fixture(scope="module")
+def stopped(data, tmp_path_factory) -> Path:
+    """Two epochs by two processes, stopped by a signal in step 3 of 6."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    before = partial(stop_second_process_in_step, 3)
+    statuses = train_in_processes(2, *flags(data, folder, "--set", "epochs=2"), before=before)
+    assert 143 in statuses
+    assert read_run(folder)[0]["training"]["position"]["step"] == 3
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unstopped(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unstopped") / "run"
+    assert run_train(*flags(data, folder, "--set", "epochs=2"))[0] == 0
+    return folder
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_resumed_by_any_number_of_processes(data, tmp_path, stopped, unstopped, world):
+    """The epoch's loss is that of all its clips, before and after the stop, of all processes."""
+    checkpoint = read_run(stopped)[0]["training"]
+    assert checkpoint["clips"] == 24
+    resume = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", stopped]
+    resume += ["--new-checkpoint", tmp_path / "run"]
+    resume += ["--set", "epochs=2"]
+    assert train_in_processes(world, *resume) == [0] * world
+    assert_alike([tmp_path / "run", unstopped])
+
+
+def test_one_process_resumed_by_two(data, tmp_path, unstopped):
+    """Its sums of losses belong to one process only, whichever goes on."""
+    folder = tmp_path / "run"
+    run = flags(data, folder, "--set", "epochs=2")
+    pid = fork_train(*run, before=lambda: stop_second_process_in_step(3, rank=1))
+    assert wait_for(pid) == 143
+    resume = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder]
+    assert train_in_processes(2, *resume, "--set", "epochs=2") == [0, 0]
+    assert_alike([folder, unstopped])
+
+
+def test_saving_inside_an_epoch_meets_in_all_processes(data, tmp_path):
+    """Each has its own clock: whether to save is decided together, and changes no result."""
+    plain, saving = tmp_path / "plain", tmp_path / "saving"
+    assert train_in_processes(2, *flags(data, plain)) == [0, 0]
+
+    def be_hasty(rank: int) -> None:  # only the second process thinks that it is time
+        ticks = itertools.count(step=3600)
+        lib.trainer.time.monotonic = (lambda: float(next(ticks))) if rank else (lambda: 0.0)
+
+    arguments = flags(data, saving, "--save-every", "1")
+    assert train_in_processes(2, *arguments, before=be_hasty) == [0, 0]
+    assert not differences(read_run(saving)[0], read_run(plain)[0])
+    assert (saving / PREVIOUS).exists()
+    assert not (plain / PREVIOUS).exists()
+
+
+def test_each_process_takes_its_gpu_before_it_meets_the_others(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: calls.append(number))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
+    monkeypatch.setattr(dist, "get_rank", lambda: 5)
+    for name, value in (("WORLD_SIZE", "8"), ("RANK", "5"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert start_processes("auto") == Processes(5, 8, 1)
+    assert calls == [1, "nccl"]
+    calls.clear()
+    start_processes("cpu")
+    assert calls == ["gloo"]
+
+
+def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
+    def refuse(number: int) -> None:
+        raise RuntimeError("CUDA error: invalid device ordinal")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", refuse)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UserError, match=r"no GPU number 1 .* it has 1; start fewer"):
+        start_processes("auto")
 
 
 def test_the_death_of_one_process_ends_all(data, tmp_path):

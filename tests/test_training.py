@@ -1,22 +1,42 @@
 """The training loop: a stopped and resumed run ends bit for bit as one that never stopped."""
 
+import copy
+import itertools
 import json
 import os
 import random
 import resource
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+import lib.files
+import lib.optim
+import lib.stages
+import lib.step
+import lib.trainer
 from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, load_checkpoint
 from lib.optim import make_optimizer
+from lib.signals import Stop
 from lib.skeleton import H36M
+from lib.step import Stepper
+from lib.trainer import Fit
 from model.lifter import Lifter
-from tests.training import differences, fork_train, make_data, read_run, run_train, wait_for
+from tests.training import (
+    Lines,
+    differences,
+    fork_train,
+    make_data,
+    read_run,
+    run_train,
+    send,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +117,14 @@ def test_data_loading_workers_change_nothing(data, tmp_path, uninterrupted):
     assert_same_end(tmp_path / "run", uninterrupted)
 
 
-def start_and_signal(data: Path, folder: Path, number: int, seconds: float, *more) -> int:
-    pid = fork_train(*flags(data, folder, *more))
-    time.sleep(seconds)
-    os.kill(pid, number)
-    return wait_for(pid)
-
-
-def finish(data: Path, folder: Path) -> None:
+def finish(data: Path, folder: Path, *more) -> None:
     """Resume until the end, from scratch if nothing had been saved yet."""
     if (folder / LATEST).exists():
         status, _, errors = run_train(
-            "--config", data / "stage2.yaml", "--resume", "--checkpoint", folder
+            "--config", data / "stage2.yaml", "--resume", "--checkpoint", folder, *more
         )
     else:
-        status, _, errors = run_train(*flags(data, folder))
+        status, _, errors = run_train(*flags(data, folder, *more))
     assert status == 0, errors
 
 
@@ -120,42 +133,117 @@ def test_a_signal_saves_and_says_so_by_the_exit_status(
     data, tmp_path, uninterrupted, number, status
 ):
     folder = tmp_path / "run"
-    pid = fork_train(*flags(data, folder))
-    while not (folder / "config.yaml").exists():
-        time.sleep(0.005)
-    time.sleep(0.2)  # usually inside the first epoch
-    os.kill(pid, number)
-    ended = wait_for(pid)
-    assert ended in (status, 0)  # 0: it was faster than the signal
-    assert (folder / LATEST).exists()
+
+    def signal_in_step_4() -> None:
+        take_step, steps = Stepper.__call__, itertools.count(1)
+
+        def counted(self, batch):
+            if next(steps) == 4:
+                send(number)
+            return take_step(self, batch)
+
+        Stepper.__call__ = counted
+
+    assert wait_for(fork_train(*flags(data, folder), before=signal_in_step_4)) == status
+    assert read_run(folder)[0]["training"]["position"]["step"] == 4
     finish(data, folder)
     assert_same_end(folder, uninterrupted)
 
 
-def test_twenty_kills_at_random_moments_some_while_saving(data, tmp_path, uninterrupted):
-    """kill -9 again and again; every resumed run goes on, and the end is the right one."""
-    moments = random.Random(0)
-    folder = tmp_path / "run"
-    kills = 0
-    for _ in range(60):
-        more = ["--save-every", "0.0001"]  # every 6 ms: nearly always saving
+def test_a_signal_at_any_line_of_the_evaluation_keeps_the_weights(data, tmp_path, monkeypatch):
+    """Also while the moving average is evaluated: what would be saved are the weights themselves,
+    and the average; and the training goes on as if there had been no signal."""
+    average = ("--set", "ema_decay=0.5", "--set", "epochs=1")
+    assert run_train(*flags(data, tmp_path / "whole", *average))[0] == 0
+    modules = lib.trainer, lib.optim, lib.stages
+    evaluate, points, stops = Fit._evaluate, [], []
+
+    def stopped_everywhere(fit):
+        def weights():
+            return fit.stage.weights(fit.stage.model), fit.ema.weights
+
+        expected = copy.deepcopy(weights())
+        with Lines(*modules) as lines:
+            scores = evaluate(fit)
+        points.extend(range(1, lines.count + 1))
+        for at in points:
+            with Lines(*modules, at=at, then=lambda: send(signal.SIGTERM)):
+                try:
+                    evaluate(fit)
+                except Stop:
+                    stops.append(at)
+            assert not differences(weights(), expected), at
+            fit.signals.received, fit.signals._may_stop = None, True
+        return scores
+
+    monkeypatch.setattr(Fit, "_evaluate", stopped_everywhere)
+    status, _, errors = run_train(*flags(data, tmp_path / "stopped", *average))
+    assert status == 0, errors
+    assert stops == points
+    assert_same_end(tmp_path / "stopped", read_run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("model", ["stage", "average"])
+def test_a_signal_in_an_evaluation_stops_it_and_resuming_ends_the_same(
+    data, tmp_path, monkeypatch, model
+):
+    average = ("--set", "ema_decay=0.5", "--set", "epochs=1")
+    assert run_train(*flags(data, tmp_path / "whole", *average))[0] == 0
+    report = Fit._report
+
+    def signalled(fit, evaluated):
+        if (evaluated is fit.ema.model) == (model == "average"):
+            send(signal.SIGTERM)
+        return report(fit, evaluated)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fit, "_report", signalled)
+        assert run_train(*flags(data, tmp_path / "run", *average))[0] == 143
+    finish(data, tmp_path / "run", *average)
+    assert_same_end(tmp_path / "run", read_run(tmp_path / "whole"))
+
+
+def kill_while_saving(number: int) -> None:
+    """kill -9 in the save of that number: its file is written and has not got its name yet."""
+    replace, saves = os.replace, itertools.count(1)
+
+    def replace_or_die(source, target):
+        if Path(target).name == LATEST and next(saves) == number:
+            send(signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = replace_or_die
+
+
+def test_twenty_kills_half_of_them_while_saving(data, tmp_path, uninterrupted):
+    """kill -9 again and again; every resumed run goes on, and each end is the right one."""
+    random_numbers, ends, kills = random.Random(0), 0, []
+    folder = tmp_path / "0"
+    while len(kills) < 20:
+        arguments = flags(data, folder)
         if (folder / LATEST).exists():
-            arguments = [
-                "--config",
-                data / "stage2.yaml",
-                "--resume",
-                "--checkpoint",
-                folder,
-                *more,
-            ]
+            arguments = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder]
+        line, save = random_numbers.randrange(1, 400), random_numbers.randrange(1, 3)
+        is_save = len(kills) % 2 == 0
+        modules = lib.trainer, lib.step, lib.files
+        trace = Lines(*modules, at=line, then=lambda: send(signal.SIGKILL))
+        status = wait_for(
+            fork_train(
+                *(*arguments, "--save-every", "0.00001"),  # after every step
+                before=partial(kill_while_saving, save) if is_save else trace.start,
+            )
+        )
+        left = list(folder.glob(f".{LATEST}.*"))
+        for file in left:
+            file.unlink()
+        if status == 128 + signal.SIGKILL:
+            kills.append(bool(left))
         else:
-            arguments = flags(data, folder, *more)
-        pid = fork_train(*arguments)
-        time.sleep(moments.uniform(0.05, 0.5))
-        os.kill(pid, signal.SIGKILL)
-        kills += wait_for(pid) == 128 + signal.SIGKILL
-        if kills == 20:
-            break
+            assert status == 0
+            assert_same_end(folder, uninterrupted)
+            ends += 1
+            folder = tmp_path / str(ends)
+    assert all(kills[::2])
     finish(data, folder)
     assert_same_end(folder, uninterrupted)
 

@@ -4,8 +4,11 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,8 +62,11 @@ def run_train(*arguments) -> tuple[int, str, str]:
     return run_command(train.main, list(arguments))
 
 
-def fork_train(*arguments, before=None) -> int:
-    """Start a training in a forked process (no second import of torch); returns its pid."""
+def fork_train(*arguments, before: Callable[[], object] | None = None) -> int:
+    """Start a training in a forked process (no second import of torch); returns its pid.
+
+    before: called there first.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -76,6 +82,60 @@ def fork_train(*arguments, before=None) -> int:
         status = run_train(*arguments)[0]
     finally:
         os._exit(status)
+
+
+def train_in_processes(world: int, *arguments, before=lambda rank: None) -> list[int]:
+    """A training in `world` forked processes that find each other as torchrun's do; their statuses.
+
+    before: called in each with its rank.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def become(rank: int) -> None:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        before(rank)
+
+    pids = [fork_train(*arguments, before=partial(become, rank)) for rank in range(world)]
+    return [wait_for(pid) for pid in pids]
+
+
+class Lines:
+    """Counts the lines of some modules that this process runs; `then` is called at number `at`."""
+
+    def __init__(self, *modules, at: int = -1, then: Callable[[], object] | None = None) -> None:
+        self.files = {module.__file__ for module in modules}
+        self.count, self.at, self.then = 0, at, then
+        self._last: tuple[object, int] | None = None
+
+    def start(self) -> None:
+        sys.settrace(self._enter)
+
+    def __enter__(self) -> "Lines":
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        sys.settrace(None)
+
+    def _enter(self, frame, event, argument):
+        is_counted = frame.f_code.co_filename in self.files and frame.f_code.co_name[0] != "<"
+        return self._line if is_counted else None
+
+    def _line(self, frame, event, argument):
+        place = (frame.f_code, frame.f_lineno)
+        if event == "line" and place != self._last:  # a comprehension counts once
+            self._last = place
+            self.count += 1
+            if self.count == self.at:
+                self.then()
+        return self._line
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
 
 
 def wait_for(pid: int) -> int:
