@@ -10,7 +10,7 @@ import torch
 
 from data.clips import ClipDataset
 from data.h36m import load_test_frames
-from data.loader import ClipLoader
+from data.loader import ClipLoader, SharedBatch
 from lib.checkpoint import (
     BEST,
     LATEST,
@@ -225,7 +225,7 @@ def train(
     )
     run = open_run(config, options, checkpoint, seed, processes)
     if options.compile:
-        compile_model(task, dataset, run)
+        compile_model(task, next(loader.batches(0)), run)
     fit = Fit(
         task,
         loader,
@@ -277,20 +277,24 @@ def open_run(
     )
 
 
-def compile_model(task: Stage, dataset: ClipDataset, run: Run | SilentRun) -> None:
-    """torch.compile for the training steps, tried on one clip; where it fails, a message."""
+def compile_model(task: Stage, batch: SharedBatch, run: Run | SilentRun) -> None:
+    """torch.compile for the training steps, tried on a batch; where it fails, a message.
+
+    The batch has the size of the others: for another one torch would compile once more.
+    """
     states = random_states()
     weights = {name: value.clone() for name, value in task.model.state_dict().items()}
     task.train_model = torch.compile(task.model)
-    batch = dataset.__getitems__([0]).to(next(task.model.parameters()).device)
+    (_, count), *_ = batch.shares
+    part = batch.part(0, count).to(next(task.model.parameters()).device)
     try:
-        task.losses(batch)["total"].backward()
+        task.losses(part)["total"].backward()
     except Exception as error:  # compilers fail in many ways, and none of them is the user's
         task.train_model = task.model
         run.log(f"--compile: torch.compile fails here ({type(error).__name__}); going on without")
     finally:
         task.model.zero_grad(set_to_none=True)
-        task.model.load_state_dict(weights)  # the clip moved BatchNorm's running statistics
+        task.model.load_state_dict(weights)  # the batch moved BatchNorm's running statistics
         set_random_states(states)
 
 

@@ -51,6 +51,20 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """48 synthetic training clips, configs of both stages, and a stage 1 trained on them."""
+    from tests.training import make_data, run_train  # imports the whole project
+
+    root = tmp_path_factory.mktemp("data")
+    make_data(root)
+    status, _, errors = run_train(
+        "--config", root / "stage1.yaml", "--new-checkpoint", root / "stage1", "--seed", 3
+    )
+    assert status == 0, errors
+    return root
+
+
+@pytest.fixture(scope="session")
 def parity_folder() -> Path:
     """Reference results that are not part of the project; tests that need them skip without."""
     folder = SHARED / "parity"

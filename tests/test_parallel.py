@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 import lib.trainer
 import model.norm
-from lib.checkpoint import BEST, PREVIOUS
+from lib.checkpoint import PREVIOUS
 from lib.errors import UserError
 from lib.parallel import Processes, batch_share, rand_rows, start_processes
 from lib.step import Stepper
@@ -24,10 +24,10 @@ from model.norm import JointNorm
 from tests.training import (
     differences,
     fork_train,
-    make_data,
     read_run,
     run_train,
     send,
+    stage2_flags,
     train_in_processes,
     wait_for,
 )
@@ -35,21 +35,8 @@ from tests.training import (
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """A data set of 48 training clips, and its stage 1."""
-    root = tmp_path_factory.mktemp("data")
-    make_data(root)
-    run_train("--config", root / "stage1.yaml", "--new-checkpoint", root / "stage1")
-    return root
-
-
 def flags(data: Path, folder: Path, *more) -> list[str]:
-    arguments = [
-        *("--config", data / "stage2.yaml", "--new-checkpoint", folder),
-        *("--stage1-checkpoint", data / "stage1" / BEST, "--set", "epochs=1", *more),
-    ]
-    return [str(a) for a in arguments]
+    return stage2_flags(data, folder, "--set", "epochs=1", *more)
 
 
 def torchrun(script: str, arguments: list[str], **keywords) -> subprocess.Popen:

@@ -16,7 +16,7 @@ import torch
 import train
 from data.h36m import slice_h36m
 from data.preprocess import synthetic
-from lib.checkpoint import LATEST
+from lib.checkpoint import BEST, LATEST
 from lib.errors import run_main
 
 CONFIG = """\
@@ -42,6 +42,13 @@ def make_data(root: Path) -> None:
     slice_h36m(root / "synthetic.pkl", root / "H36M-9", 9)
     for stage in (1, 2):
         (root / f"stage{stage}.yaml").write_text(CONFIG.format(stage=stage, root=root))
+
+
+def stage2_flags(data: Path, folder: Path, *more) -> list[str]:
+    """A training of stage 2 on what the fixture `data` made."""
+    arguments = ("--config", data / "stage2.yaml", "--new-checkpoint", folder)
+    stage1 = ("--stage1-checkpoint", data / "stage1" / BEST, "--seed", 5)
+    return [str(argument) for argument in (*arguments, *stage1, *more)]
 
 
 def run_command(main, arguments: list[str]) -> tuple[int, str, str]:
