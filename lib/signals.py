@@ -1,9 +1,12 @@
 """SIGINT and SIGTERM, taken where the state of a training is consistent."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stop(Exception):
@@ -19,17 +22,13 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """A signal waits for `check()`; inside `may_stop()` it takes effect at once."""
+    """A signal only leaves a note; it takes effect where the training asks for it."""
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._may_stop = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        if self._may_stop:
-            self._may_stop = False
-            raise Stop
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -44,15 +43,9 @@ class Signals:
             for number, handler in zip(numbers, before, strict=False):
                 signal.signal(number, handler)
 
-    def check(self) -> None:
-        if self.received:
-            raise Stop
-
-    @contextmanager
-    def may_stop(self) -> Iterator[None]:
-        self.check()
-        self._may_stop = True
-        try:
-            yield
-        finally:
-            self._may_stop = False
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """The items; raises Stop before the next one once a signal has come."""
+        for item in items:
+            if self.received:
+                raise Stop
+            yield item

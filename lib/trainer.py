@@ -205,8 +205,7 @@ class Fit:
                 while self.at.epoch < self.config.epochs:
                     began = time.monotonic()
                     waited = self._train_epoch()
-                    with self.signals.may_stop():
-                        scores = self._evaluate()
+                    scores = self._evaluate()
                     self._finish_epoch(scores, began, waited)
             except Stop:
                 raise self._interrupted() from None
@@ -299,7 +298,9 @@ class Fit:
     def _report(self, model: nn.Module) -> StageReport:
         off = not self.processes.is_main
         report = self.stage.evaluate(
-            model, lambda items: progress_bar(items, "evaluating", off=off), self.processes
+            model,
+            lambda items: self.signals.watch(progress_bar(items, "evaluating", off=off)),
+            self.processes,
         )
         return self.processes.tell(report)
 
