@@ -111,6 +111,42 @@ def test_published_settings_of_human36m():
     assert {k: v for k, v in tiny.loss_weights.items() if v} == weights
 
 
+def test_a_key_that_is_left_out_has_the_published_value():
+    """By hand, and so that the shipped Human3.6M configs would be the same without these keys."""
+    config = make_config(REQUIRED, "a.yaml")
+    assert (config.weight_decay, config.lr_decay) == (0.01, 0.99)
+    assert (config.d_state, config.d_conv) == (16, 4)
+    assert (config.flip, config.decay_all, config.if_divide_out) == (True, True, True)
+    assert (config.bone_branch, config.bone_slots, config.graph) == (True, "released", "both")
+    assert (config.fusion, config.dt_init, config.stage1_drop_path) == (
+        "learned",
+        "released",
+        False,
+    )
+    assert (config.grad_clip, config.accumulate, config.ema_decay) == (0.0, 1, 0.0)
+    used = {name: weight for name, weight in config.loss_weights.items() if weight}
+    assert used == {"n_mpjpe": 0.5, "velocity": 20.0}
+    for path in SHIPPED:
+        if path.parent.name == "h36m":
+            whole = load_config(path)
+            required = {key: getattr(whole, key) for key in REQUIRED}
+            assert make_config(required, "a.yaml") == whole
+
+
+def test_each_loss_weight_has_its_key():
+    keys = {
+        "lambda_scale": "n_mpjpe",
+        "lambda_3d_velocity": "velocity",
+        "lambda_lv": "bone_variance",
+        "lambda_lg": "bone_length",
+        "lambda_a": "bone_angle",
+        "lambda_av": "bone_angle_velocity",
+    }
+    values = {key: float(number) for number, key in enumerate(keys, 1)}
+    found = make_config({**REQUIRED, **values}, "a.yaml").loss_weights
+    assert found == {keys[key]: value for key, value in values.items()}
+
+
 @pytest.mark.parametrize(("text", "stage"), [(RELEASED_STAGE_1, 1), (RELEASED_STAGE_2, 2)])
 def test_released_files_load_with_a_warning(tmp_path, text, stage):
     path = write(tmp_path, text)
