@@ -1,4 +1,4 @@
-"""How signatures name numpy's arrays; shapes stand in the docstrings."""
+"""Names for numpy arrays in signatures; the docstrings give the shapes."""
 
 from typing import Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, and read without running code; ours and released ones."""
+"""Checkpoints, ours and released ones: written whole, read without running code from them."""
 
 import os
 import pickle
@@ -35,8 +35,8 @@ class Checkpoint:
     config: dict[str, Any] | None  # None: a released file
     epoch: int
     best: float | None
-    training: dict[str, Any] | None  # optimizer and random states, what --resume needs
-    released: ReleasedRun | None  # the same of a released file, as far as it has it
+    training: dict[str, Any] | None  # what --resume needs: optimizer, random states …
+    released: ReleasedRun | None  # the same, from a released file
 
     @property
     def can_resume(self) -> bool:
@@ -64,7 +64,7 @@ def find_checkpoint(directory: str | os.PathLike[str], file_name: str) -> Path:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What the pickle of a numpy number names; released checkpoints hold such scores."""
+    """What the pickle of a numpy number refers to; released checkpoints hold such scores."""
     rebuild: Any = np.float64(0).__reduce__()[0]
     kinds = (np.float64, np.float32, np.int64, np.int32)
     spellings = [
@@ -77,10 +77,10 @@ def _numpy_scalars() -> list[Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's thoughts on foreign pickles
+            warnings.simplefilter("ignore")  # torch warns about foreign pickles
             raw = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own message advises to load without this protection: not ours.
+        # torch's message advises loading without this protection; ours does not.
         match = re.search(r"GLOBAL (\S+)|global (\S+)", str(error))
         named = f" ({match.group(1) or match.group(2)})" if match else ""
         raise UserError(
@@ -201,6 +201,6 @@ def newest_readable(folder: Path, to_resume: bool) -> Path | None:
 
 
 def save_checkpoint(path: str | os.PathLike[str], contents: dict[str, Any]) -> None:
-    """torch.save, atomically: after a crash `path` holds the old file or the new one, whole."""
+    """torch.save, atomically: a crash leaves the old file or the new one at `path`, whole."""
     with write_atomic(path) as file:
         torch.save(contents, file)

@@ -104,7 +104,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _start_output() -> None:
-    """Log lines and warnings as plain lines."""
+    """Show log lines and warnings as plain lines."""
     log_to_stdout()
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
@@ -114,9 +114,9 @@ def _start_output() -> None:
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """'auto' or a torch device name; each of several processes takes the GPU of its number.
+    """The device 'auto' or of torch's name; each of several processes takes the GPU of its number.
 
-    Raises UserError if it is not there.
+    Raises UserError if the device is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -35,7 +35,7 @@ def _key(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All that a run depends on but its seed and its device. A key without default is required."""
+    """All that a run depends on, except its seed and device. Keys without default are required."""
 
     # Training
     stage: int = _key(choices=(1, 2))
@@ -122,8 +122,8 @@ MODEL_KEYS = (
 )
 
 _ANY = object()
-# Keys of released configs that have no effect here. Where the released code had a choice, only the
-# published value is implemented, and any other one is an error rather than ignored.
+# Keys of released configs that have no effect here. Where the released code has a choice, only the
+# published value is implemented, and any other value is an error: it is never ignored.
 DEAD_KEYS: dict[str, Any] = {
     "model_name": _ANY,
     "train_2d": _ANY,

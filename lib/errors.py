@@ -19,7 +19,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line like all others; flags are written out."""
+    """An argument parser whose errors are one line like all others; no abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and where a relative path is looked for."""
+"""Files that appear whole or not at all, and where a relative path is looked up."""
 
 import errno
 import json
@@ -54,9 +54,9 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Yields a file written beside `path`, then flushed and renamed: `path` is never half-written.
+    """Yield a file beside `path` that takes its place at the end: `path` is never half-written.
 
-    On any error what was at `path` stays; an OSError (disk full, no permission) becomes a
+    On any error the old file at `path` stays; an OSError (disk full, no permission) becomes a
     UserError that names the place.
     """
     path = Path(path)
@@ -97,8 +97,8 @@ def refuse_same_file(
     """Raise UserError if writing `output` would replace something that the command reads.
 
     Files are compared, not names: links and other spellings of a source are found too. Sources are
-    looked for as `find_path` does; a folder among them stands for the files in it. None and what
-    does not exist are passed over.
+    looked up as `find_path` does; a folder among them stands for the files in it. None and missing
+    files are skipped.
     """
     output = Path(output).expanduser()
     if not os.path.exists(output):  # Path.exists raises where a folder may not be looked into

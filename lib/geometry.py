@@ -26,9 +26,9 @@ def bone_vectors(pose: Tensor, skeleton: Skeleton) -> Tensor:
 
 
 def polar_bins(pose: Tensor, skeleton: Skeleton, num_bins: int = NUM_BINS) -> Tensor:
-    """In which of `num_bins` equal bins each bone's angle to the camera's z axis lies.
+    """Which of `num_bins` equal bins each bone's angle to the camera's z axis is in.
 
-    pose: (..., J, 3) -> (..., J) int64: a bone's bin stands at its child joint, 0 at the root.
+    pose: (..., J, 3) -> (..., J) int64: a bone's bin is at its child joint; the root has 0.
     Exactly 180° belongs to the last bin (the released code gives it a class of its own).
     """
     dx, dy, dz = bone_vectors(pose, skeleton).unbind(-1)

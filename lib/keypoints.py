@@ -1,7 +1,7 @@
 """2D keypoint layouts of the common detectors, and how each becomes the 17 joints of Human3.6M.
 
-A layout says every Human3.6M joint as a weighted sum of its keypoints, so converting is one matrix
-product. Left and right are the person's own.
+A layout gives every Human3.6M joint as a weighted sum of its keypoints, so a conversion is one
+matrix product. Left and right are the person's own.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,19 +14,19 @@ from lib.arrays import Floats
 from lib.errors import UserError, did_you_mean
 from lib.skeleton import H36M
 
-# A joint's weights over the keypoints, for x and for y, and the keypoints that vouch for it.
+# A joint's weights over the keypoints, for x and for y, and the keypoints its confidence is from.
 Recipe = dict[str, tuple[Floats, Floats, tuple[str, ...]]]
 Keypoints = Mapping[str, Floats]  # keypoint name -> its unit vector (J,)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Named keypoints in a detector's order, with their way to Human3.6M's joints."""
+    """Named keypoints in a detector's order, and how they become Human3.6M's joints."""
 
     name: str
     names: tuple[str, ...]
     recipe: Callable[[Keypoints], Recipe]
-    # How the confidences of several keypoints make one: np.min or np.mean.
+    # How several confidences become one: np.min or np.mean.
     join: Callable[..., Floats] = np.min
 
     @property
@@ -94,7 +94,7 @@ def _from_h36m(k: Keypoints) -> Recipe:
 
 
 def _from_coco(k: Keypoints) -> Recipe:
-    """As the released demo (its lineage's coco_h36m): x and y of the trunk go separate ways."""
+    """As in the released demo, which computes x and y of the trunk's joints differently."""
     hips, shoulders = _middle(k, _HIPS), _middle(k, _SHOULDERS)
     eyes, nose = _middle(k, ("left_eye", "right_eye")), k["nose"]
     thorax = shoulders + (nose - shoulders) / 3
@@ -109,7 +109,7 @@ def _from_coco(k: Keypoints) -> Recipe:
 
 
 def _from_halpe(k: Keypoints) -> Recipe:
-    """As MotionBERT takes AlphaPose's Halpe-26: the trunk's joints are detected ones."""
+    """As MotionBERT converts AlphaPose's Halpe-26, which has detected joints in the trunk."""
     return _limbs(k) | {
         "pelvis": _same(k["hip"], "hip"),
         "spine": _same((k["hip"] + k["neck"]) / 2, "hip", "neck"),

@@ -1,7 +1,7 @@
 """Locks between processes: files that the system unlocks when their holder ends, however it ends.
 
-So a lock that is free says that nobody works there, after a kill and on every machine or container
-that shares the folder. A number of a process would not: another process may have it by now.
+So a free lock means that nobody works there, even after a kill and even if several machines or
+containers share the folder. A process number would not tell: another process may have it by now.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """Lock the file `path` (made if missing), or None if another one holds it.
+    """Lock the file `path` (created if missing); None if somebody else holds it.
 
-    The caller keeps what is returned for as long as the lock shall last. Raises OSError.
+    The lock lasts as long as the caller keeps the returned object. Raises OSError.
     """
     lock = FileLock(path, timeout=0)
     try:
@@ -26,11 +26,11 @@ def try_lock(path: Path) -> FileLock | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock on the file `path`; afterwards the file is gone. Raises OSError."""
+    """Wait for the lock on the file `path`; the file is removed afterwards. Raises OSError."""
     with FileLock(path):
         try:
             yield
         finally:
-            # Those who wait notice, and make the file anew; Windows keeps a file that is in use.
+            # Who waits notices and creates the file again; Windows keeps a file that is in use.
             with suppress(OSError):
                 path.unlink()

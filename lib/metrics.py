@@ -33,7 +33,7 @@ def n_mpjpe(pred: Floats, target: Floats) -> Floats:
 
 
 def procrustes_align(pred: Floats, target: Floats) -> Floats:
-    """pred moved onto target by its best similarity transform, a proper rotation, never a mirror.
+    """Move pred onto target by the best similarity transform; its rotation never mirrors.
 
     (..., J, 3) -> (..., J, 3) float64. Umeyama 1991, eq. 40-42. A pose whose joints all coincide
     becomes the centroid of the target.

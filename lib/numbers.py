@@ -12,12 +12,12 @@ from collections.abc import Callable
 from lib.errors import UserError
 
 LARGEST = 2**31 - 1
-# Longer ones are out of every range, and Python refuses to read numbers of thousands of digits.
+# More digits are out of every range, and Python refuses to read thousands of them.
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 def parse_whole(text: str, low: int = 0, high: int = LARGEST) -> int | None:
-    """The whole number that `text` is, or None if it is none or not from low to high."""
+    """The whole number in `text`; None if there is none, or if it is not from low to high."""
     if not _DIGITS.fullmatch(text):
         return None
     number = int(text)

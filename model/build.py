@@ -53,7 +53,7 @@ def build_lifter(config: Config) -> Lifter:
 
 
 def _prepared(module: M, config: Config) -> M:
-    """What the config says of the blocks of either stage."""
+    """Apply what the config says about the blocks of either stage."""
     if config.dt_init == "mamba":
         draw_backward_dt(module)
     sum_directions(module, not config.if_divide_out)
@@ -64,10 +64,10 @@ def _prepared(module: M, config: Config) -> M:
 def bone_aware_from_weights(
     state: State, source: str | os.PathLike[str], config: Config | None = None
 ) -> BoneAwareModule:
-    """A BoneAwareModule with these weights, its widths read off their shapes.
+    """A BoneAwareModule with these weights; its sizes follow from their shapes.
 
-    config: of stage 2. Only if_divide_out is read of it, which the released code has once for both
-    stages too. Raises UserError if they are not such weights.
+    config: of stage 2, for if_divide_out: like the released code, both stages have the same one.
+    Raises UserError if these are no such weights.
     """
     try:
         module = BoneAwareModule(
@@ -169,6 +169,6 @@ def load_mdtf(
     if config.stage != 2:
         raise UserError(f"{path}: of stage 1; poses need a checkpoint and a config of stage 2")
     check_agreement(config, checkpoint)
-    # Reproducing the paper's condition is for scores; here the poses themselves are wanted.
+    # The paper's condition is for reproducing scores; poses are wanted without its noise.
     config = dataclasses.replace(config, stage1_drop_path=False)
     return build_mdtf(config, checkpoint, stage1_path).eval()

@@ -33,7 +33,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def mask(self, x: Tensor, axis: int = -2) -> Tensor | None:
-        """What a branch x (..., C) is multiplied with; None for 1. A row lies along `axis`.
+        """The factor of each row of a branch x (..., C); None stands for 1. Rows lie along `axis`.
 
         Kept rows are scaled by 1 / (1 - rate), so the expectation stays.
         """

@@ -92,7 +92,7 @@ class Lifter(nn.Module):
         return self.temporal_position.shape[1]
 
     def forward(self, pose_2d: Tensor, features: Tensor | None) -> Tensor:
-        """pose_2d (B, T, J, 3), bone features (B, T, J, 3; unread without the bone branch)
+        """pose_2d (B, T, J, 3), bone features (B, T, J, 3; ignored without the bone branch)
         -> pose_3d (B, T, J, 3) in normalised units."""
         x = self.embed(pose_2d) + self.spatial_position
         x = over_joints(self.spatial[0], x, self.spatial_norm) + self.temporal_position[:, :, None]
