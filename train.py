@@ -20,16 +20,18 @@ from lib.checkpoint import (
     load_weights,
     newest_readable,
 )
-from lib.cli import choose_device, parse_options
+from lib.cli import logger, run_main
 from lib.config import Config, load_config, make_config
-from lib.errors import UserError, run_main
+from lib.device import choose_device
+from lib.errors import UserError
 from lib.files import find_path, refuse_same_file, write_json
-from lib.parallel import Processes, is_lost_process, start_processes, stop_processes
+from lib.processes import Processes, is_lost_process, start_processes, stop_processes
 from lib.random_state import random_states, seed_everything, set_random_states
-from lib.run import CONFIG, Run, SilentRun, logger
-from lib.signals import Interrupted
-from lib.stages import BoneStage, LiftingStage, Stage
-from lib.trainer import Fit, progress_bar
+from lib.training.fit import Fit, progress_bar
+from lib.training.options import parse_options
+from lib.training.run import CONFIG, Run, SilentRun
+from lib.training.signals import Interrupted
+from lib.training.stages import BoneStage, LiftingStage, Stage
 from model.build import build_bone_aware, build_mdtf, check_agreement, skeleton_of
 from model.ops import BACKENDS, resolve_backend, set_default_backend
 from model.ops.matmul import fast_matmul

@@ -1,6 +1,6 @@
 """Stage 1: train the Bone Aware Module (or evaluate it with --eval-only)."""
 
-from lib.errors import run_main
+from lib.cli import run_main
 from train import main
 
 if __name__ == "__main__":

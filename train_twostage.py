@@ -1,6 +1,6 @@
 """Stage 2: train fusion and refinement on a frozen Bone Aware Module (or evaluate it)."""
 
-from lib.errors import run_main
+from lib.cli import run_main
 from train import main
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.clips import Batch, ClipDataset
 from lib.errors import UserError
 from lib.geometry import flip_pose
-from lib.parallel import Processes
+from lib.processes import Processes
 from lib.skeleton import Skeleton
 
 FLIP_PROBABILITY = 0.5

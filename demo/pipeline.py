@@ -159,8 +159,8 @@ class VideoLifter:
         of the file's own. Raises UserError.
         """
         from lib.checkpoint import BEST, find_checkpoint
-        from lib.cli import choose_device
         from lib.config import load_config
+        from lib.device import choose_device
         from model.build import load_mdtf
         from model.ops import resolve_backend
 

@@ -35,8 +35,9 @@ from demo.pipeline import (
 )
 from demo.poses import Poses
 from demo.video import Video, blank_frames, find_video, is_stream
+from lib.cli import CommandParser, run_main
 from lib.drawing import START, View
-from lib.errors import CommandParser, UserError, run_main
+from lib.errors import UserError
 from lib.files import find_path, refuse_same_file
 from lib.keypoints import LAYOUTS
 from lib.numbers import parse_whole, whole_number

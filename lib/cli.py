@@ -1,130 +1,53 @@
-"""The flags shared by train.py, train_firststage.py and train_twostage.py."""
+"""What every command shares: its door, its parser, and lines on stdout."""
 
 import argparse
+import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-import torch
+from lib.errors import UserError
 
-from lib.checkpoint import DEFAULT_STAGE1
-from lib.errors import CommandParser, UserError
-from lib.numbers import whole_number
-from lib.run import log_to_stdout, logger
-from lib.step import PRECISIONS
+logger = logging.getLogger("mdtf")
 
 
-def parse_options(
-    description: str, output: str | None, config: str | None, backends: Sequence[str]
-) -> argparse.Namespace:
-    """The command line, checked as far as it can be without files.
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line like all others; no abbreviated flags."""
 
-    output, config: the defaults of --new-checkpoint and --config; backends: of the selective scan.
-    Raises UserError.
-    """
-    parser = CommandParser(description=description)
-    add = parser.add_argument
-    add(
-        "--config",
-        metavar="FILE",
-        help="YAML config; without it the checkpoint's own, if it carries one"
-        + (f", else {config}" if config else ""),
-    )
-    add(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a key; repeatable"
-    )
-    add(
-        "-c",
-        "--checkpoint",
-        metavar="DIR",
-        help="folder (or file) to evaluate, resume or start from",
-    )
-    add(
-        "--checkpoint-file",
-        metavar="FILE",
-        help="file in it (evaluate, start from: best_epoch.pth.tr; resume: latest_epoch.pth.tr)",
-    )
-    add(
-        "--new-checkpoint",
-        metavar="DIR",
-        help=f"folder this run writes to ({output or 'required'})",
-    )
-    add(
-        "--stage1-checkpoint",
-        metavar="FILE",
-        help="stage-1 weights of stage 2, in place of the checkpoint's own"
-        f" (where it has none: {DEFAULT_STAGE1})",
-    )
-    add("--resume", action="store_true", help="go on with the run in --checkpoint")
-    add("--eval-only", action="store_true", help="evaluate --checkpoint and print the table")
-    add("--report", metavar="FILE.json", help="also write the evaluation as JSON")
-    add("-sd", "--seed", type=whole_number(), help="random seed (0)")
-    add(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
-    )
-    add("--scan-backend", default=None, choices=backends, help="how the scan is computed (auto)")
-    add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
-    add("--compile", action="store_true", help="torch.compile the model for training")
-    add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
-    add(
-        "--num-cpus",
-        type=whole_number(1),
-        default=1,
-        help="processes that load data, this one included (1)",
-    )
-    add("--use-log", action="store_true", help="also write the log lines to train.log in the run")
-    add("--use-tensorboard", action="store_true", help="write TensorBoard files into the run")
-    add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
-    add("--wandb-name", metavar="NAME", help="the run's name there")
-    add("--wandb-run-id", metavar="ID", help="the run's id there")
-    add("--wandb-artifacts", action="store_true", help="upload each new best checkpoint there")
-    options = parser.parse_args()
-    options.command = sys.argv
-    if options.new_checkpoint is None:
-        options.new_checkpoint = options.checkpoint if options.resume else output
-    _check(options)
-    _start_output()
-    return options
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
-def _check(options: argparse.Namespace) -> None:
-    for flag, name in ((options.eval_only, "--eval-only"), (options.resume, "--resume")):
-        if flag and not options.checkpoint:
-            raise UserError(f"{name} needs --checkpoint DIR, the folder with the checkpoint")
-    if options.eval_only and options.resume:
-        raise UserError("--eval-only and --resume exclude each other; leave one out")
-    if not options.eval_only and not options.new_checkpoint:
-        raise UserError("--new-checkpoint DIR is missing: the folder this run writes to")
-    if options.report and not options.eval_only:
-        raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
-    if options.wandb_artifacts and not options.use_wandb:
-        raise UserError("--wandb-artifacts needs --use-wandb; give both, or leave it out")
-    if options.save_every is not None and not options.save_every > 0:
-        raise UserError(f"--save-every {options.save_every}: more than 0 minutes")
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Run a command; a UserError becomes one line on stderr and status 2, Ctrl-C 130."""
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C", file=sys.stderr)
+        return 130
 
 
-def _start_output() -> None:
-    """Show log lines and warnings as plain lines."""
-    log_to_stdout()
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """The door of a command `main(argv=None)`: run it on the command line, then exit."""
+    sys.exit(exit_status(main))
+
+
+def log_to_stdout() -> None:
+    """The project's log lines and warnings go to stdout as plain lines; for a command's start."""
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         logger.warning("warning: %s", message)
 
     warnings.showwarning = show
-
-
-def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device 'auto' or of torch's name; each of several processes takes the GPU of its number.
-
-    Raises UserError if the device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local_rank is not None:
-        name = f"cuda:{local_rank}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: not available here; use --device cpu or auto") from error
-    return device

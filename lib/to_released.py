@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from lib.checkpoint import BEST, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from lib.cli import CommandParser, run_main
 from lib.config import Config, make_config
-from lib.errors import CommandParser, UserError, run_main
+from lib.errors import UserError
 from lib.files import refuse_same_file
 from lib.released import (
     State,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lib.parallel import is_parallel
+from lib.processes import is_parallel
 from model.ops import native, resolve_backend
 from model.ops.block import BlockWeights, GraphWeights, block_forward, takes_block
 from model.ops.operator import constant_result

@@ -10,7 +10,7 @@ import torch.distributed.nn.functional as differentiable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.parallel import is_parallel
+from lib.processes import is_parallel
 
 
 @contextmanager

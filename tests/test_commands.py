@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+import lib.cli
 import lib.files
-import lib.run
 import train
 from data.preprocess import h36m
 from lib.checkpoint import BEST, LATEST, load_checkpoint
-from lib.errors import run_main
+from lib.cli import run_main
 from lib.files import PROJECT_ROOT
 from tests import reference
 from tests.samples import (
@@ -85,7 +85,7 @@ def train_py(monkeypatch, capsys):
     def run(*arguments, **fixed):
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        monkeypatch.setattr(lib.run.logger, "handlers", [])  # this test's stdout, not the last's
+        monkeypatch.setattr(lib.cli.logger, "handlers", [])  # this test's stdout, not the last's
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             run_main(lambda: train.main(**fixed))

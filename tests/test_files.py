@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.errors import UserError, did_you_mean, run_main
+from lib.cli import run_main
+from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT, find_path, listing, refuse_same_file, write_atomic, write_json
 
 

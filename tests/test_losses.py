@@ -8,7 +8,7 @@ import torch
 
 from lib import losses
 from lib.skeleton import H36M, MPI_INF_3DHP
-from lib.stages import training_target
+from lib.training.stages import training_target
 
 NAMES = ("n_mpjpe", "velocity", "bone_variance", "bone_length", "bone_angle", "bone_angle_velocity")
 PAIRS = [

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from lib.config import load_config
 from lib.errors import UserError
 from lib.evaluation import predict
-from lib.parallel import Processes
+from lib.processes import Processes
 from lib.skeleton import H36M
-from lib.stages import BoneStage, LiftingStage
-from lib.step import BadNumber, Stepper
+from lib.training.stages import BoneStage, LiftingStage
+from lib.training.step import BadNumber, Stepper
 from model.blocks import FRAMES, JOINTS, MambaBlock
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
@@ -134,7 +134,7 @@ class OneClip:
     """Of four frames: a batch, and a set of clips that gives it."""
 
     def __init__(self):
-        self.clips = [0]
+        self.clips, self.shares, self.total = [0], [(0, 1)], 1
         self.pose_2d, self.pose_3d = torch.rand(2, 1, 4, 17, 3).unbind()
 
     def __len__(self):
@@ -167,7 +167,7 @@ def test_a_model_with_a_nan_is_neither_trained_nor_evaluated():
         if "running" not in name:  # training normalises with the batch's own
             model.train()
             with pytest.raises(BadNumber, match="nan"):
-                step(clip, 0, 1)
+                step(clip)
 
 
 def test_a_bone_aware_module_with_a_nan_is_not_scored():
@@ -175,7 +175,7 @@ def test_a_bone_aware_module_with_a_nan_is_not_scored():
     stage = BoneStage(model, H36M, OneClip(), 1, "cpu")
     for _ in with_one_spoilt(model, NAN):
         with pytest.raises(UserError, match="not finite"):
-            stage.evaluate()
+            stage.evaluate(model)
 
 
 def test_only_the_frames_that_stage_1_cannot_judge_lose_their_bone_features():

@@ -9,7 +9,7 @@ from data.preprocess import h36m, synthetic
 from demo import vis
 from lib.errors import UserError
 from lib.numbers import environment_number, parse_whole, whole_number
-from lib.parallel import start_processes
+from lib.processes import start_processes
 from model.ops.library import thread_count
 from tests.training import run_command
 

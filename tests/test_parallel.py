@@ -14,12 +14,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-import lib.trainer
+import lib.training.fit
 import model.norm
 from lib.checkpoint import PREVIOUS
 from lib.errors import UserError
-from lib.parallel import Processes, batch_share, rand_rows, start_processes
-from lib.step import Stepper
+from lib.processes import Processes, batch_share, rand_rows, start_processes
+from lib.training.step import Stepper
 from model.norm import JointNorm
 from tests.training import (
     differences,
@@ -215,7 +215,7 @@ def test_saving_inside_an_epoch_meets_in_all_processes(data, tmp_path):
 
     def be_hasty(rank: int) -> None:  # only the second process thinks that it is time
         ticks = itertools.count(step=3600)
-        lib.trainer.time.monotonic = (lambda: float(next(ticks))) if rank else (lambda: 0.0)
+        lib.training.fit.time.monotonic = (lambda: float(next(ticks))) if rank else (lambda: 0.0)
 
     arguments = flags(data, saving, "--save-every", "1")
     assert train_in_processes(2, *arguments, before=be_hasty) == [0, 0]

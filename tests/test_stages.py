@@ -9,7 +9,7 @@ from torch import nn
 from data.clips import Batch
 from lib.config import make_config
 from lib.skeleton import H36M
-from lib.stages import LiftingStage
+from lib.training.stages import LiftingStage
 from tests.training import make_data, run_train
 
 REQUIRED = {"stage": 2, "learning_rate": 1e-3, "batch_size": 2, "epochs": 1, "channel": 8}

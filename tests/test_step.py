@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.config import load_config
-from lib.parallel import Processes
-from lib.step import BadNumber, Stepper
+from lib.processes import Processes
+from lib.training.step import BadNumber, Stepper
 from model.build import build_lifter
 from tests.training import read_run, run_train, stage2_flags
 

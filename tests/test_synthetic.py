@@ -27,7 +27,8 @@ from data.projection import (
     write_pickle,
 )
 from lib.camera import Camera
-from lib.errors import UserError, run_main
+from lib.cli import run_main
+from lib.errors import UserError
 from lib.evaluation import EXCLUDED_SOURCES, evaluate_h36m
 from lib.skeleton import H36M
 

@@ -16,18 +16,18 @@ import torch
 import yaml
 
 import lib.files
-import lib.optim
 import lib.random_state
-import lib.stages
-import lib.step
-import lib.trainer
+import lib.training.fit
+import lib.training.optim
+import lib.training.stages
+import lib.training.step
 from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, load_checkpoint
-from lib.optim import make_optimizer
 from lib.random_state import random_states
-from lib.signals import Stop
 from lib.skeleton import H36M
-from lib.step import Stepper
-from lib.trainer import Fit
+from lib.training.fit import Fit
+from lib.training.optim import make_optimizer
+from lib.training.signals import Stop
+from lib.training.step import Stepper
 from model.lifter import Lifter
 from tests.training import (
     Lines,
@@ -155,7 +155,7 @@ def test_a_signal_at_any_line_of_the_evaluation_keeps_the_weights(data, tmp_path
     the average and the random states of a training that saw no signal."""
     average = ("--set", "ema_decay=0.5", "--set", "epochs=1")
     assert run_train(*stage2_flags(data, tmp_path / "whole", *average))[0] == 0
-    modules = lib.trainer, lib.optim, lib.stages, lib.random_state
+    modules = lib.training.fit, lib.training.optim, lib.training.stages, lib.random_state
     evaluate, points, stops = Fit._evaluate, [], []
 
     def stopped_everywhere(fit):
@@ -225,7 +225,7 @@ def test_twenty_kills_half_of_them_while_saving(data, tmp_path, uninterrupted):
             arguments = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", folder]
         line, save = random_numbers.randrange(1, 400), random_numbers.randrange(1, 3)
         is_save = len(kills) % 2 == 0
-        modules = lib.trainer, lib.step, lib.files
+        modules = lib.training.fit, lib.training.step, lib.files
         trace = Lines(*modules, at=line, then=lambda: send(signal.SIGKILL))
         status = wait_for(
             fork_train(

@@ -17,7 +17,7 @@ import train
 from data.h36m import slice_h36m
 from data.preprocess import synthetic
 from lib.checkpoint import BEST, LATEST
-from lib.errors import run_main
+from lib.cli import run_main
 
 CONFIG = """\
 stage: {stage}

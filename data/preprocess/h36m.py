@@ -7,7 +7,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from data.h36m import slice_h36m
-from lib.errors import CommandParser, run_main
+from lib.cli import CommandParser, run_main
 from lib.files import find_path
 from lib.numbers import whole_number
 

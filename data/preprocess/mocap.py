@@ -33,7 +33,8 @@ from data.projection import (
     refuse_to_overwrite,
     write_pickle,
 )
-from lib.errors import CommandParser, UserError, run_main
+from lib.cli import CommandParser, run_main
+from lib.errors import UserError
 from lib.files import UNREADABLE, find_path, refuse_same_file
 from lib.skeleton import H36M
 

@@ -26,7 +26,7 @@ from data.projection import (
     refuse_to_overwrite,
     write_pickle,
 )
-from lib.errors import CommandParser, run_main
+from lib.cli import CommandParser, run_main
 from lib.numbers import whole_number
 from lib.skeleton import H36M
 

@@ -21,8 +21,9 @@ from data.h36m import read_frames, read_pickle
 from data.projection import FPS
 from lib.arrays import Floats
 from lib.camera import camera_to_world, from_screen
+from lib.cli import CommandParser, run_main
 from lib.drawing import FONT, TEXT, Room, View, draw_2d
-from lib.errors import CommandParser, UserError, run_main
+from lib.errors import UserError
 from lib.files import find_path, refuse_same_file
 from lib.film import Film, Frame, write_gif
 from lib.numbers import parse_whole, whole_number

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lib.parallel import is_parallel
+from lib.processes import is_parallel
 from model.ops import library as c
 from model.ops import native
 from model.ops.block import BlockWeights, GraphWeights, check_block

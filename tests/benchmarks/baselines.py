@@ -10,8 +10,8 @@ import numpy as np
 
 from data.clips import ClipDataset
 from data.h36m import load_test_frames
+from lib.cli import CommandParser, run_main
 from lib.config import load_config
-from lib.errors import CommandParser, run_main
 from lib.evaluation import evaluate_h36m
 from lib.files import find_path, refuse_same_file, write_json
 from lib.skeleton import H36M

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.cli import run_main
 from lib.config import load_config
-from lib.errors import run_main
 from lib.geometry import polar_bins
 from lib.losses import lifting_losses
 from lib.numbers import whole_number

@@ -19,13 +19,13 @@ import torch
 from data.clips import ClipDataset
 from data.h36m import load_test_frames, slice_h36m
 from data.preprocess import synthetic
+from lib.cli import CommandParser, run_main
 from lib.config import load_config
-from lib.errors import CommandParser, run_main
 from lib.evaluation import evaluate_h36m, predict
 from lib.losses import lifting_losses
 from lib.numbers import whole_number
-from lib.optim import make_optimizer
 from lib.skeleton import H36M
+from lib.training.optim import make_optimizer
 from model.build import build_bone_aware, build_lifter
 from model.mdtf import MDTF
 

@@ -8,7 +8,7 @@ Shapes are those of one 243-frame clip (Tiny: 64 channels, Large: 128, stage 1: 
 import torch
 from torch import Tensor
 
-from lib.errors import run_main
+from lib.cli import run_main
 from model.mamba import ScanDirection
 from model.ops import bidirectional_inner
 from tests.benchmarks.timing import interleaved, parser, report

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lib.errors import CommandParser
+from lib.cli import CommandParser
 from lib.files import write_json
 from lib.numbers import whole_number
 from model.ops import resolve_backend

@@ -20,14 +20,14 @@ from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, Checkpoint, save_ch
 from lib.config import Config
 from lib.errors import UserError
 from lib.files import copy_atomic
-from lib.optim import MovingAverage, make_optimizer
-from lib.parallel import Processes
+from lib.processes import Processes
 from lib.random_state import random_states, set_random_states
 from lib.released_run import training_state
-from lib.run import HISTORY, Run, SilentRun
-from lib.signals import Interrupted, Signals, Stop
-from lib.stages import Stage, StageReport
-from lib.step import BadNumber, Stepper
+from lib.training.optim import MovingAverage, make_optimizer
+from lib.training.run import HISTORY, Run, SilentRun
+from lib.training.signals import Interrupted, Signals, Stop
+from lib.training.stages import Stage, StageReport
+from lib.training.step import BadNumber, Stepper
 
 # What a process wishes after a step; the strongest wish of all processes counts.
 GO_ON, SAVE, STOP = range(3)

@@ -14,7 +14,7 @@ from lib.errors import UserError
 from lib.evaluation import Report, TestFrames, evaluate_h36m, predict
 from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
-from lib.parallel import Processes
+from lib.processes import Processes
 from lib.random_state import separate_random_states
 from lib.skeleton import Skeleton
 

@@ -15,22 +15,13 @@ import yaml
 from filelock import FileLock
 
 from lib.checkpoint import PATTERN
-from lib.curves import draw_curves
+from lib.cli import logger
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, write_atomic, write_json
 from lib.locks import try_lock
+from lib.training.curves import draw_curves
 
 CONFIG, RUN, HISTORY, CURVES = "config.yaml", "run.json", "history.jsonl", "curves.png"
-logger = logging.getLogger("mdtf")
-
-
-def log_to_stdout() -> None:
-    """Log lines of the project go to stdout as they are; called once by each script."""
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
 
 
 def _versions() -> dict[str, str]:

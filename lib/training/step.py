@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.errors import UserError
-from lib.parallel import Processes, batch_share
+from lib.processes import Processes, batch_share
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_LOSS_SCALE = 1.0  # of fp16: a gradient that overflows below it is not the scale's fault

@@ -1,0 +1,100 @@
+"""The flags shared by train.py, train_firststage.py and train_twostage.py."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lib.checkpoint import DEFAULT_STAGE1
+from lib.cli import CommandParser, log_to_stdout
+from lib.errors import UserError
+from lib.numbers import whole_number
+from lib.training.step import PRECISIONS
+
+
+def parse_options(
+    description: str, output: str | None, config: str | None, backends: Sequence[str]
+) -> argparse.Namespace:
+    """The command line, checked as far as it can be without files.
+
+    output, config: the defaults of --new-checkpoint and --config; backends: of the selective scan.
+    Raises UserError.
+    """
+    parser = CommandParser(description=description)
+    add = parser.add_argument
+    add(
+        "--config",
+        metavar="FILE",
+        help="YAML config; without it the checkpoint's own, if it carries one"
+        + (f", else {config}" if config else ""),
+    )
+    add(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override a key; repeatable"
+    )
+    add(
+        "-c",
+        "--checkpoint",
+        metavar="DIR",
+        help="folder (or file) to evaluate, resume or start from",
+    )
+    add(
+        "--checkpoint-file",
+        metavar="FILE",
+        help="file in it (evaluate, start from: best_epoch.pth.tr; resume: latest_epoch.pth.tr)",
+    )
+    add(
+        "--new-checkpoint",
+        metavar="DIR",
+        help=f"folder this run writes to ({output or 'required'})",
+    )
+    add(
+        "--stage1-checkpoint",
+        metavar="FILE",
+        help="stage-1 weights of stage 2, in place of the checkpoint's own"
+        f" (where it has none: {DEFAULT_STAGE1})",
+    )
+    add("--resume", action="store_true", help="go on with the run in --checkpoint")
+    add("--eval-only", action="store_true", help="evaluate --checkpoint and print the table")
+    add("--report", metavar="FILE.json", help="also write the evaluation as JSON")
+    add("-sd", "--seed", type=whole_number(), help="random seed (0)")
+    add(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
+    )
+    add("--scan-backend", default=None, choices=backends, help="how the scan is computed (auto)")
+    add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
+    add("--compile", action="store_true", help="torch.compile the model for training")
+    add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
+    add(
+        "--num-cpus",
+        type=whole_number(1),
+        default=1,
+        help="processes that load data, this one included (1)",
+    )
+    add("--use-log", action="store_true", help="also write the log lines to train.log in the run")
+    add("--use-tensorboard", action="store_true", help="write TensorBoard files into the run")
+    add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
+    add("--wandb-name", metavar="NAME", help="the run's name there")
+    add("--wandb-run-id", metavar="ID", help="the run's id there")
+    add("--wandb-artifacts", action="store_true", help="upload each new best checkpoint there")
+    options = parser.parse_args()
+    options.command = sys.argv
+    if options.new_checkpoint is None:
+        options.new_checkpoint = options.checkpoint if options.resume else output
+    _check(options)
+    log_to_stdout()
+    return options
+
+
+def _check(options: argparse.Namespace) -> None:
+    for flag, name in ((options.eval_only, "--eval-only"), (options.resume, "--resume")):
+        if flag and not options.checkpoint:
+            raise UserError(f"{name} needs --checkpoint DIR, the folder with the checkpoint")
+    if options.eval_only and options.resume:
+        raise UserError("--eval-only and --resume exclude each other; leave one out")
+    if not options.eval_only and not options.new_checkpoint:
+        raise UserError("--new-checkpoint DIR is missing: the folder this run writes to")
+    if options.report and not options.eval_only:
+        raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
+    if options.wandb_artifacts and not options.use_wandb:
+        raise UserError("--wandb-artifacts needs --use-wandb; give both, or leave it out")
+    if options.save_every is not None and not options.save_every > 0:
+        raise UserError(f"--save-every {options.save_every}: more than 0 minutes")
