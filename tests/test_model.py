@@ -220,6 +220,10 @@ def test_graph_convolution_against_a_loop(skeleton, is_training):
         values = mixed[:, joint]
         mean, variance = statistics[0][joint], statistics[1][joint]
         if is_training:
+            # One step of a tenth towards the batch's mean and unbiased variance.
+            moved = graph.norm.running_mean[joint], graph.norm.running_var[joint]
+            assert torch.allclose(moved[0], 0.9 * mean + 0.1 * values.mean())
+            assert torch.allclose(moved[1], 0.9 * variance + 0.1 * values.var())
             mean, variance = values.mean(), values.var(unbiased=False)
         normal = (values - mean) / torch.sqrt(variance + 1e-5)
         normal = normal * graph.norm.weight[joint] + graph.norm.bias[joint]
