@@ -131,6 +131,11 @@ def build_mdtf(
     if checkpoint:
         load_weights(lifter, checkpoint.model, checkpoint.path)
     bone_aware = find_bone_aware(config, checkpoint, stage1_path) if config.bone_branch else None
+    return assemble(config, bone_aware, lifter)
+
+
+def assemble(config: Config, bone_aware: BoneAwareModule | None, lifter: Lifter) -> MDTF:
+    """The two stages as one module, joined as the config says."""
     skeleton, drop_path = skeleton_of(config), config.stage1_drop_path
     return MDTF(bone_aware, lifter, skeleton, config.bone_slots, drop_path)
 

@@ -28,7 +28,7 @@ from lib.geometry import polar_bins
 from lib.losses import lifting_losses
 from lib.numbers import whole_number
 from model.blocks import recompute_blocks
-from model.build import build_bone_aware, build_lifter, skeleton_of
+from model.build import assemble, build_bone_aware, build_lifter, skeleton_of
 from model.mamba import BiMamba
 from model.mdtf import MDTF
 from model.ops import set_default_backend
@@ -45,7 +45,7 @@ def build(size: str, frames: int = 243) -> MDTF:
     torch.manual_seed(0)
     config = dataclasses.replace(load_config(f"configs/h36m/{size}.yaml"), n_frames=frames)
     bone_aware = build_bone_aware(load_config("configs/h36m/first.yaml"))
-    return MDTF(bone_aware, build_lifter(config), skeleton_of(config))
+    return assemble(config, bone_aware, build_lifter(config))
 
 
 def clips(batch: int, frames: int = 243) -> Tensor:
