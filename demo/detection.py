@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Condition, Event
 
-from demo.detectors import Choice
-from demo.detectors.base import People
+from demo.people import Detector, Found, People, Pose2D
 from demo.tracking import agreement
 from demo.video import Video
 from lib.keypoints import Layout
@@ -43,12 +43,12 @@ class _Section:
 
     start: int
     end: int | None
-    people: list[People] = field(default_factory=list)
+    people: list[Found] = field(default_factory=list)
     done: bool = False
     successor: "_Section | None" = None  # the section that goes on where this one stops
 
 
-def agree(found: People, other: People) -> bool:
+def agree(found: Found, other: Found) -> bool:
     """Whether the second of two detectors may go on in place of the first.
 
     Each follows one person, who need not be the same.
@@ -58,78 +58,90 @@ def agree(found: People, other: People) -> bool:
     return agreement(found[0], other[0]) >= SAME_PERSON
 
 
-def detect_people(
-    source: str, detector: Choice, on_frame: Callable[[], object] = lambda: None
-) -> tuple[list[People], Layout]:
-    """Each frame's people, and their keypoint layout. Raises UserError.
+class _Detection:
+    """A video's sections, each with a detector of its own."""
 
-    on_frame: called once a frame, maybe from several threads.
-    """
-    with Video(source) as video:
-        count = video.count
-    workers = min(usable_cores(), MAX_WORKERS) if detector.sections else 1
-    parts = [_Section(start, end) for start, end in sections(count, workers)]
-    changed = Condition()
-    stopped = Event()  # an error in one section, or Control-C, ends all
+    def __init__(
+        self, video: Video, detector: Detector, on_frame: Callable[[], object], workers: int
+    ) -> None:
+        self._video, self._detector, self._on_frame = video, detector, on_frame
+        self.parts = [_Section(start, end) for start, end in sections(video.count, workers)]
+        self._changed = Condition()
+        self._stopped = Event()  # an error in one section, or Control-C, ends all
 
-    def work(part: _Section) -> Layout:
+    def run(self) -> Layout:
+        """Fills the sections; returns the detector's layout."""
+        if len(self.parts) == 1:
+            return self._work(self.parts[0])
+        with ThreadPoolExecutor(len(self.parts)) as pool:
+            try:
+                layout, *_ = pool.map(self._work, self.parts)
+            except BaseException:
+                self._stopped.set()
+                raise
+        return layout
+
+    def _work(self, part: _Section) -> Layout:
         try:
-            return detect_section(part)
+            pose_2d = self._detector.make()
+            # The first section reads on where the video is: at its start.
+            with Video(self._video.source) if part.start else nullcontext(self._video) as video:
+                self._detect(part, pose_2d, video)
+            return pose_2d.layout
         except BaseException:
-            stopped.set()
+            self._stopped.set()
             raise
         finally:
-            with changed:
+            with self._changed:
                 part.done = True
-                changed.notify_all()
+                self._changed.notify_all()
 
-    def detect_section(part: _Section) -> Layout:
-        warm_up = min(WARM_UP, part.start)
-        pose_2d = detector.make()
-        with Video(source) as video:
-            for _ in range(part.start - warm_up):
-                if stopped.is_set() or not video.skip():
-                    return pose_2d.layout
-            for number, found in enumerate(pose_2d(video.frames()), part.start - warm_up):
-                if stopped.is_set() or hands_over(part, number, found):
-                    break
-                if number >= part.start:
-                    with changed:
-                        part.people.append(found)
-                        changed.notify_all()
-                    if part.end is None or number < part.end:
-                        on_frame()
-        return pose_2d.layout
+    def _detect(self, part: _Section, pose_2d: Pose2D, video: Video) -> None:
+        first = part.start - min(WARM_UP, part.start)
+        for _ in range(first):
+            if self._stopped.is_set() or not video.skip():
+                return
+        for number, found in enumerate(pose_2d(video.frames()), first):
+            if self._stopped.is_set() or self._hands_over(part, number, found):
+                return
+            if number >= part.start:
+                with self._changed:
+                    part.people.append(found)
+                    self._changed.notify_all()
+                if part.end is None or number < part.end:
+                    self._on_frame()
 
-    def hands_over(part: _Section, number: int, found: People) -> bool:
+    def _hands_over(self, part: _Section, number: int, found: Found) -> bool:
         """Whether a later section has frame `number` and follows the same person in it.
 
         Until then this section goes on: the people in a film must not depend on the cores.
         """
         if part.end is None or number < part.end:
             return False
-        later = next(other for other in reversed(parts) if other.start <= number)
+        later = next(other for other in reversed(self.parts) if other.start <= number)
         index = number - later.start
-        with changed:
-            changed.wait_for(lambda: len(later.people) > index or later.done)
+        with self._changed:
+            self._changed.wait_for(lambda: len(later.people) > index or later.done)
             known = later.people[index] if len(later.people) > index else None
         if known is None or not agree(found, known):
             return False
         part.successor = later
         return True
 
-    if len(parts) == 1:
-        layout = work(parts[0])
-    else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            try:
-                layout, *_ = pool.map(work, parts)
-            except BaseException:
-                stopped.set()
-                raise
-    people: list[People] = []
-    part: _Section | None = parts[0]
+
+def detect_people(
+    video: Video, detector: Detector, on_frame: Callable[[], object] = lambda: None
+) -> People:
+    """Everybody in a video that is at its start, not followed yet. Raises UserError.
+
+    on_frame: called once a frame, maybe from several threads.
+    """
+    workers = min(usable_cores(), MAX_WORKERS) if detector.sections else 1
+    detection = _Detection(video, detector, on_frame, workers)
+    layout = detection.run()
+    frames: list[Found] = []
+    part: _Section | None = detection.parts[0]
     while part is not None:
-        people += part.people[len(people) - part.start :]
+        frames += part.people[len(frames) - part.start :]
         part = part.successor
-    return people, layout
+    return People.of_frames(frames, layout, video.fps, video.size)

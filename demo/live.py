@@ -15,13 +15,11 @@ import cv2
 import numpy as np
 from einops import rearrange
 
-from demo.ahead import ahead
-from demo.detectors.base import People, Pose2D
-from demo.framing import Framing
-from demo.lifting import Lifter
+from demo.lifting import Framing, Lifter
+from demo.people import Found, Pose2D, bounding_box
 from demo.smoothing import OneEuro
-from demo.tracking import bounding_box, same_person
-from demo.video import Video
+from demo.tracking import same_person
+from demo.video import Video, ahead
 from demo.world import millimetres_per_unit
 from lib.camera import camera_to_world
 from lib.drawing import Room, View, draw_2d
@@ -86,7 +84,9 @@ class Newest:
             yield moment
 
     def close(self) -> None:
-        self._ended = True
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
         self._video.close()
@@ -95,16 +95,14 @@ class Newest:
 class SlidingLifter:
     """3D poses of one person, frame by frame, each from the T moments up to it."""
 
-    _last: np.ndarray  # the latest keypoints as they came, once there is a past
-
     def __init__(self, lifter: Lifter, size: tuple[int, int], fps: float, smooth: bool) -> None:
         self._lifter, self._size, self._fps, self._smooth = lifter, size, fps, smooth
-        self._past: deque[tuple[float, np.ndarray]] = deque()
+        self._last = np.zeros((17, 3))  # the latest keypoints as they came
         self._start_anew()
 
     def _start_anew(self) -> None:
         """Somebody else's past, filter and size tell nothing of this person."""
-        self._past.clear()
+        self._past: deque[tuple[float, np.ndarray]] = deque()
         self._filter: OneEuro | None = None
         self._scale, self._moments = 0.0, 0
 
@@ -201,7 +199,7 @@ def run_live(
     size = (newest.size[0] // 2 * 2 + panel[0], panel[1])
     report, started = Report(), time.monotonic()
 
-    def detections() -> Iterator[tuple[Moment, People]]:
+    def detections() -> Iterator[tuple[Moment, Found]]:
         current: list[Moment] = []
 
         def frames() -> Iterator[Frame]:

@@ -6,123 +6,42 @@ ever in memory; keypoints and poses of all frames are (about 1 kB a frame and pe
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import choose_detector
-from demo.framing import Framing
-from demo.keypoint_files import KeypointFile
-from demo.lifting import bridge_confidence, lift_track
+from demo.lifting import Framing, bridge_confidence, lift_track
+from demo.people import Detector, People
 from demo.poses import Poses, bone_variation, fit_bones
 from demo.smoothing import smooth_track
-from demo.tracking import Track, choose_tracks, fill_gaps, track_people
+from demo.tracking import choose, follow
 from demo.video import Video, find_video
 from demo.world import estimate_pitch, millimetres_per_unit, places, to_room
 from lib.errors import UserError
-from lib.keypoints import Layout, find_layout
+from lib.keypoints import find_layout
 from lib.skeleton import H36M
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing it loads torch
     from model.mdtf import MDTF
 
 DEFAULT_CHECKPOINT = "checkpoint/mocap/tiny"
-# For files and cameras that do not say; told to the user where it is used.
-ASSUMED_FPS = 25.0
-MAX_FPS = 1000
-LEG = 0.9  # length of a thigh or shin against the trunk's
-
-
-@dataclass(frozen=True)
-class People2D:
-    """The chosen people of a video, before lifting.
-
-    keypoints: person number -> (F, J, 3) in the detector's layout, an entry for every frame.
-    """
-
-    keypoints: dict[int, np.ndarray]
-    layout: Layout
-    fps: float
-    size: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fps <= MAX_FPS:
-            raise UserError(f"{self.fps} frames/s is no frame rate; give one up to {MAX_FPS}")
-        if min(self.size) < 1:
-            raise UserError(f"{self.size[0]}x{self.size[1]} is no image size; give --size 1280x720")
-
-    @property
-    def stacked(self) -> np.ndarray:
-        """(P, F, J, 3)"""
-        return np.stack(list(self.keypoints.values()))
-
-    @property
-    def num_frames(self) -> int:
-        return len(next(iter(self.keypoints.values())))
-
-    @cached_property
-    def h36m(self) -> dict[int, np.ndarray]:
-        """Person number -> (F, 17, 3)."""
-        found = {n: self.layout.to_h36m(points) for n, points in self.keypoints.items()}
-        return {n: with_straight_legs(track) for n, track in found.items()}
-
-
-def with_straight_legs(track: np.ndarray) -> np.ndarray:
-    """(F, 17, 3): knees and ankles that are never seen are straight below the hips."""
-    never = (track[..., 2] == 0).all(axis=0)
-    standing = track.copy()
-    trunk = track[:, H36M.index("thorax"), :2] - track[:, H36M.index("pelvis"), :2]
-    for side in ("left", "right"):
-        for above, below in (("hip", "knee"), ("knee", "ankle")):
-            joint = H36M.index(f"{side}_{below}")
-            if never[joint]:
-                standing[:, joint, :2] = standing[:, H36M.index(f"{side}_{above}"), :2]
-                standing[:, joint, 1] += LEG * np.linalg.norm(trunk, axis=-1)
-    return standing
-
-
-def _filled(
-    tracks: dict[int, Track], frames: int, layout: Layout, fps: float, size: tuple[int, int]
-) -> People2D:
-    keypoints = {n: fill_gaps(track, frames, layout.mirror) for n, track in tracks.items()}
-    return People2D(keypoints, layout, fps, size)
 
 
 def people_in_video(
-    source: str,
-    detector: str = "mediapipe",
-    person: str = "largest",
-    weights_dir: str | os.PathLike[str] | None = None,
+    video: Video,
+    detector: Detector,
+    person: str,
     fps: float = 0.0,
     on_frame: Callable[[], object] = lambda: None,
-) -> People2D:
-    """Detect and follow people. fps: 0 takes the video's. Raises UserError."""
-    choice = choose_detector(detector, weights_dir, several_people=person != "largest")
-    with Video(source) as video:
-        fps, size = fps or video.fps or ASSUMED_FPS, video.size
-    detections, layout = detect_people(source, choice, on_frame)
-    tracks, frames = track_people(detections, fps)
-    return _filled(choose_tracks(tracks, person), frames, layout, fps, size)
+) -> People:
+    """Detect and follow the wanted people. Raises UserError.
 
-
-def people_in_file(
-    file: KeypointFile, person: str, fps: float, size: tuple[int, int] | None
-) -> People2D:
-    """People of a keypoint file; fps and size, where given, go before the file's own.
-
-    Raises UserError.
+    video: at its start; person: 'largest', 'all' or a number; fps: in place of the video's own.
     """
-    size = size or file.size
-    if size is None:
-        raise UserError(
-            "the keypoint file does not say how large its images are; give --size 1280x720, or"
-            " --video with the video they were found in"
-        )
-    chosen = choose_tracks(file.tracks, person)
-    return _filled(chosen, file.frames, file.layout, fps or file.fps or ASSUMED_FPS, size)
+    people = detect_people(video, detector, on_frame).filmed(fps, None)
+    return choose(follow(people), person)
 
 
 class VideoLifter:
@@ -133,7 +52,7 @@ class VideoLifter:
     """
 
     def __init__(self, model: "MDTF", *, flip: bool = True, device: str = "cpu") -> None:
-        """model: in eval mode; flip: average with the mirrored view."""
+        """model: in eval mode; flip: average with the mirrored view. Raises UserError."""
         if model.skeleton.names != H36M.names:
             raise UserError(
                 "this checkpoint was trained on other joints than Human3.6M's (dataset:"
@@ -202,7 +121,9 @@ class VideoLifter:
         person: 'largest', 'all' or a number; smooth: One-Euro filter on the keypoints;
         camera_pitch: degrees the camera looks down, None to estimate it.
         """
-        people = people_in_video(find_video(video), detector, person)
+        found = choose_detector(detector, several_people=person != "largest")
+        with Video(find_video(video)) as opened:
+            people = people_in_video(opened, found, person)
         return self.lift_people(people, smooth=smooth, camera_pitch=camera_pitch)
 
     def lift_keypoints(
@@ -227,32 +148,26 @@ class VideoLifter:
                 f"keypoints of shape {array.shape}; {layout} wants (frames,"
                 f" {found.num_keypoints}, 3) or (people, frames, {found.num_keypoints}, 3)"
             )
-        tracks = {}
-        people = array[None] if array.ndim == 3 else array
-        for number, person in enumerate(people, 1):
-            seen = np.flatnonzero((person[..., 2] > 0).any(axis=-1)).tolist()
-            if seen:
-                tracks[number] = Track(seen, list(person[seen]))
-        if not tracks:
+        people = People.of_array(array[None] if array.ndim == 3 else array, found, fps, size)
+        if not len(people.frame):
             raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
-        filled = _filled(tracks, people.shape[1], found, fps, size)
-        return self.lift_people(filled, smooth=smooth, camera_pitch=camera_pitch)
+        return self.lift_people(people, smooth=smooth, camera_pitch=camera_pitch)
 
     def lift_people(
         self,
-        people: People2D,
+        people: People,
         *,
         smooth: bool = False,
         camera_pitch: float | None = None,
         constant_bones: bool = True,
     ) -> Poses:
-        """Lift each person, then put them into one room.
+        """Lift each person, then put them into one room. Raises UserError.
 
         constant_bones: keep the directions of the network's bones, but give each bone one length
         for the whole video, left and right alike.
         """
-        fps, size = people.fps, people.size
-        tracks = list(people.h36m.values())
+        fps, size = people.check_facts()
+        tracks = list(people.h36m)
         if smooth:
             tracks = [smooth_track(track, fps) for track in tracks]
         poses, scales, variation = [], [], []
@@ -269,7 +184,7 @@ class VideoLifter:
         if len(tracks) > 1:
             world[..., :2] += places(tracks, scales, size)[:, None, None, :]
         return Poses(
-            persons=np.array(list(people.keypoints)),
+            persons=people.numbers,
             keypoints_2d=np.stack(tracks),
             pose_3d=np.stack(poses),
             pose_world=world,

@@ -1,14 +1,15 @@
-"""From people found frame by frame to one keypoint track a person, with an entry for every frame.
+"""Following people: which sightings are of one person, and which people are wanted.
 
-F frames, P people, J keypoints; a keypoint is x, y in pixels and a confidence.
+P people, J keypoints; a keypoint is x, y in pixels and a confidence.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
+from demo.people import ASSUMED_FPS, Found, People, bounding_box
 from lib.errors import UserError
 from lib.numbers import parse_whole
 
@@ -21,7 +22,6 @@ MOMENT = 0.6
 MIN_SECONDS = 0.25
 # Two detections look like one person where their boxes or their keypoints agree this much.
 MIN_AGREEMENT = 0.25
-LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
 # How far keypoints lie apart that agree by 1/e, in sizes of the box. After an absence nobody knows
 # where a person went: three times UNSURE (seconds) makes it twice as far.
 REACH = 0.18
@@ -29,32 +29,6 @@ UNSURE = 0.25
 # Nobody moves faster (sizes of the box a second) or grows or shrinks more from moment to moment.
 SPEED = 2.0
 GROWTH = 1.5
-
-
-@dataclass
-class Track:
-    """One person: the frames with a detection, and the detections."""
-
-    frames: list[int] = field(default_factory=list)
-    keypoints: list[np.ndarray] = field(default_factory=list)  # (J, 3) each
-
-    def area(self) -> float:
-        """Summed area of the boxes: large for people who are near and stay long."""
-        return float(sum(np.prod(box[2:] - box[:2]) for box in map(bounding_box, self.keypoints)))
-
-
-def bounding_box(keypoints: np.ndarray) -> np.ndarray:
-    """(J, 3) -> x0, y0, x1, y1 of the keypoints with any confidence."""
-    points = keypoints[keypoints[:, 2] > 0, :2]
-    if not len(points):
-        return np.zeros(4)
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])
-
-
-def without_nonsense(keypoints: np.ndarray) -> np.ndarray:
-    """(..., 3) or more: those with numbers that cannot be become 0, that is unseen."""
-    sane = np.isfinite(keypoints).all(axis=-1) & (np.abs(keypoints) < LARGEST_PIXEL).all(axis=-1)
-    return np.where(sane[..., None], keypoints, 0)
 
 
 def agreement(a: np.ndarray, b: np.ndarray, reach: float = REACH) -> float:
@@ -89,41 +63,37 @@ def same_person(last: np.ndarray, now: np.ndarray, elapsed: float) -> bool:
 
 
 class _Follower:
-    """A track being made, and where its person is going."""
+    """The last sighting of a person, and where they are going."""
 
-    def __init__(self, moment: int) -> None:
-        """moment: how many detections the speed is taken from."""
-        self.track = Track()
+    def __init__(self, frame: int, keypoints: np.ndarray, moment: int) -> None:
+        """moment: how many sightings the speed is taken from."""
+        self.frame, self.keypoints = frame, keypoints
         self._steps: deque[np.ndarray] = deque(maxlen=moment)  # (2,) pixels a frame
 
-    def add(self, frame: int, keypoints: np.ndarray) -> None:
-        track = self.track
-        if track.frames:
-            last, elapsed = track.keypoints[-1], frame - track.frames[-1]
-            known = (last[:, 2] > 0) & (keypoints[:, 2] > 0)
-            if known.any():
-                # The median keypoint: that of the body, whatever the arms do.
-                way = np.median(keypoints[known, :2] - last[known, :2], axis=0)
-                self._steps.append(way / elapsed)
-        track.frames.append(frame)
-        track.keypoints.append(keypoints)
+    def see(self, frame: int, keypoints: np.ndarray) -> None:
+        known = (self.keypoints[:, 2] > 0) & (keypoints[:, 2] > 0)
+        if known.any():
+            # The median keypoint: that of the body, whatever the arms do.
+            way = np.median(keypoints[known, :2] - self.keypoints[known, :2], axis=0)
+            self._steps.append(way / (frame - self.frame))
+        self.frame, self.keypoints = frame, keypoints
 
     def absence(self, frame: int) -> int:
-        """How many frames without a detection lie before `frame`."""
-        return frame - self.track.frames[-1] - 1
+        """How many frames without a sighting lie before `frame`."""
+        return frame - self.frame - 1
 
     def expected(self, frame: int) -> np.ndarray:
-        """The last detection, moved on until `frame`."""
-        moved = self.track.keypoints[-1].copy()
+        """The last sighting, moved on until `frame`."""
+        moved = self.keypoints.copy()
         if self._steps:
             # The median step: where one person hides another, detectors jump between them.
             way = np.median(np.stack(self._steps), axis=0)
-            moved[:, :2] += way * (frame - self.track.frames[-1])
+            moved[:, :2] += way * (frame - self.frame)
         return moved
 
 
 class Tracker:
-    """Joins detections to tracks, frame by frame, the best agreement first."""
+    """Numbers the people of each frame, the best agreement with those before first."""
 
     def __init__(self, fps: float) -> None:
         self._people: list[_Follower] = []
@@ -132,12 +102,8 @@ class Tracker:
         self._unsure = UNSURE * fps
         self._frame = -1
 
-    @property
-    def tracks(self) -> list[Track]:
-        return [person.track for person in self._people]
-
-    def update(self, people: np.ndarray) -> list[int]:
-        """The next frame's people (P, J, 3) -> the number of each one's track."""
+    def update(self, people: Found) -> list[int]:
+        """The number of each person in the next frame, 0 the first to appear."""
         self._frame += 1
         alive = {
             index: person
@@ -147,17 +113,16 @@ class Tracker:
         numbers: dict[int, int] = {}
         self._join(people, {i: p.expected(self._frame) for i, p in alive.items()}, numbers)
         # Whoever is not where they were going may have stopped.
-        self._join(people, {i: p.track.keypoints[-1] for i, p in alive.items()}, numbers)
+        self._join(people, {i: p.keypoints for i, p in alive.items()}, numbers)
         for number, keypoints in enumerate(people):
-            if number not in numbers:
+            if number in numbers:
+                self._people[numbers[number]].see(self._frame, keypoints)
+            else:
                 numbers[number] = len(self._people)
-                self._people.append(_Follower(self._moment))
-            self._people[numbers[number]].add(self._frame, keypoints)
+                self._people.append(_Follower(self._frame, keypoints, self._moment))
         return [numbers[number] for number in range(len(people))]
 
-    def _join(
-        self, people: np.ndarray, places: dict[int, np.ndarray], numbers: dict[int, int]
-    ) -> None:
+    def _join(self, people: Found, places: dict[int, np.ndarray], numbers: dict[int, int]) -> None:
         """Adds to numbers (person -> track) the pairs of those still free, the best first.
 
         places: where the people of the tracks are thought to be, (J, 3) each.
@@ -176,74 +141,56 @@ class Tracker:
                 numbers[number] = index
 
 
-def track_people(detections: Iterable[np.ndarray], fps: float) -> tuple[list[Track], int]:
-    """Detections of each frame, (P, J, 3) with any P -> tracks in order of appearance, F."""
-    tracker, frames = Tracker(fps), 0
-    for people in detections:
-        tracker.update(people)
-        frames += 1
-    long = [t for t in tracker.tracks if len(t.frames) >= MIN_SECONDS * fps]
-    return long or tracker.tracks, frames
+def follow(people: People) -> People:
+    """The same sightings with their person's number, without false alarms; known ones stay."""
+    if people.person.any() or not len(people.person):
+        return people
+    fps = people.fps or ASSUMED_FPS
+    tracker = Tracker(fps)
+    borders = np.searchsorted(people.frame, np.arange(people.num_frames + 1))
+    frames = [people.keypoints[start:end] for start, end in pairwise(borders)]
+    person = np.concatenate([np.array(tracker.update(found), dtype=int) for found in frames])
+    is_long = np.bincount(person) >= MIN_SECONDS * fps
+    real = is_long[person] if is_long.any() else np.ones(len(person), dtype=bool)
+    _, numbers = np.unique(person[real], return_inverse=True)
+    return replace(people.only(real), person=numbers + 1)
 
 
-def choose_tracks(tracks: list[Track], person: str) -> dict[int, Track]:
-    """The wanted people by their number, 1 being the first to appear: 'N', 'largest' or 'all'.
+def choose(people: People, person: str) -> People:
+    """The wanted people: by number, 'largest' or 'all'.
 
     'largest' follows the largest person; where they are out of sight, the next largest.
     Raises UserError.
     """
-    if not tracks:
+    numbers = people.numbers.tolist()
+    if not numbers:
         raise UserError(
             "nobody was found in the whole video; try another --detector, or a video where the"
             " person is larger and in full view"
         )
     if person == "all":
-        return dict(enumerate(tracks, 1))
+        return people
     if person == "largest":
-        order = sorted(range(len(tracks)), key=lambda index: -tracks[index].area())
-        taken: dict[int, np.ndarray] = {}
-        for index in order:
-            track = tracks[index]
-            if not taken.keys() & set(track.frames):
-                taken.update(zip(track.frames, track.keypoints, strict=True))
-        frames = sorted(taken)
-        return {order[0] + 1: Track(frames, [taken[frame] for frame in frames])}
-    number = parse_whole(person, 1, len(tracks))
-    if number is None:
-        listed = "; ".join(
-            f"{index}: frames {track.frames[0]} to {track.frames[-1]}"
-            for index, track in enumerate(tracks, 1)
-        )
+        return _largest(people)
+    number = parse_whole(person)
+    if number not in numbers:
+        frames = {n: people.frame[people.person == n] for n in numbers}
+        listed = "; ".join(f"{n}: frames {seen[0]} to {seen[-1]}" for n, seen in frames.items())
         raise UserError(
             f"--person {person}: give largest, all or a number of the people found ({listed})"
         )
-    return {number: tracks[number - 1]}
+    return people.only(people.person == number)
 
 
-def fill_gaps(track: Track, frames: int, mirror: tuple[int, ...]) -> np.ndarray:
-    """A track -> (F, J, 3) with an entry for every frame.
-
-    A keypoint that was not seen in a frame lies between its neighbours in time, with confidence 0;
-    one that was never seen lies on its mirror image, or else in the middle of the body.
-    mirror: where each keypoint's counterpart on the other side is found.
-    """
-    count = len(mirror)
-    filled = np.zeros((frames, count, 3), dtype=np.float32)
-    filled[track.frames] = without_nonsense(np.stack(track.keypoints))
-    seen = np.asarray(filled[..., 2] > 0)  # (F, J)
-    if seen.all():
-        return filled
-    times = np.arange(frames)
-    ever = np.flatnonzero(seen.any(axis=0))
-    never = np.flatnonzero(~seen.any(axis=0))
-    if not len(ever):
-        raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
-    for joint in ever:
-        known = np.flatnonzero(seen[:, joint])
-        for axis in (0, 1):
-            filled[:, joint, axis] = np.interp(times, known, filled[known, joint, axis])
-    middle = filled[:, ever, :2].mean(axis=1)
-    for joint in never:
-        filled[:, joint, :2] = middle if mirror[joint] in never else filled[:, mirror[joint], :2]
-    filled[~seen, 2] = 0
-    return filled
+def _largest(people: People) -> People:
+    """Whoever is near and stays long, and in frames without them whoever is next."""
+    boxes = np.stack([bounding_box(keypoints) for keypoints in people.keypoints])
+    areas = np.bincount(people.person, np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1))
+    order = sorted(people.numbers.tolist(), key=lambda number: -areas[number])
+    rows = np.zeros(len(people.person), dtype=bool)
+    for number in order:
+        theirs = people.person == number
+        if not np.isin(people.frame[theirs], people.frame[rows]).any():
+            rows |= theirs
+    chosen = people.only(rows)
+    return replace(chosen, person=np.full_like(chosen.person, order[0]))

@@ -1,9 +1,11 @@
-"""Reading frames from a file or stream, one at a time."""
+"""Reading frames from a file or stream, one at a time, and ahead of their use."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -123,3 +125,24 @@ def blank_frames(size: tuple[int, int], count: int) -> Iterator[Frame]:
     frame = np.full((size[1], size[0], 3), (38, 34, 30), dtype=np.uint8)
     for _ in range(count):
         yield frame.copy()
+
+
+T = TypeVar("T")
+_END = object()
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items; the next one is made in a thread while the last one is used.
+
+    An error in `items` is raised here; when this iterator is closed, `items` is no longer read.
+    """
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(1)
+    try:
+        coming = pool.submit(next, iterator, _END)
+        while (item := coming.result()) is not _END:
+            coming = pool.submit(next, iterator, _END)
+            yield cast("T", item)
+    finally:
+        # Whoever stops does not wait for the item in the making.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demo.framing import EXTENT, MIDDLE, Framing
+from demo.lifting import EXTENT, MIDDLE, Framing
 from lib.camera import to_screen
 
 SIZE = (1280, 720)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from demo.keypoint_files import read_keypoints, save_keypoints
+from demo.people import People
+from demo.tracking import follow
 from lib.errors import UserError
 from lib.keypoints import BLAZEPOSE_33, BODY_25, COCO_17, HALPE_26
 
@@ -23,31 +25,36 @@ def people(frames: int, joints: int, number: int = 1) -> np.ndarray:
 def test_what_is_saved_is_read_back(tmp_path, suffix):
     keypoints = people(12, 26, number=2)
     keypoints[1, :4, :, 2] = 0  # the second person comes later
-    path = str(tmp_path / f"points.{suffix}")
-    save_keypoints(path, keypoints, HALPE_26, 29.97, (640, 480))
-    file = read_keypoints(path)
+    path = tmp_path / f"points.{suffix}"
+    save_keypoints(path, People.of_array(keypoints, HALPE_26, 29.97, (640, 480)))
+    file = read_keypoints(str(path))
     assert (file.layout.name, file.fps, file.size) == ("halpe26", 29.97, (640, 480))
-    assert file.frames == 12 and [len(t.frames) for t in file.tracks] == [12, 8]
-    np.testing.assert_allclose(np.stack(file.tracks[0].keypoints), keypoints[0], atol=1e-3)
-    np.testing.assert_allclose(np.stack(file.tracks[1].keypoints), keypoints[1, 4:], atol=1e-3)
+    assert file.num_frames == 12
+    for number, first in ((1, 0), (2, 4)):
+        one = of_person(file, number)
+        assert one.frame.tolist() == list(range(first, 12))
+        np.testing.assert_allclose(one.keypoints, keypoints[number - 1, first:], atol=1e-3)
+
+
+def of_person(people: People, number: int = 1) -> People:
+    return people.only(people.person == number)
 
 
 def test_plain_arrays(tmp_path):
     keypoints = people(5, 33)[0]
     np.save(tmp_path / "a.npy", keypoints)
     file = read_keypoints(str(tmp_path / "a.npy"))
-    assert file.layout is BLAZEPOSE_33 and file.frames == 5 and file.size is None
+    assert file.layout is BLAZEPOSE_33 and file.num_frames == 5 and file.size is None
     (tmp_path / "a.json").write_text(json.dumps(keypoints.tolist()))
     again = read_keypoints(str(tmp_path / "a.json"))
-    np.testing.assert_allclose(again.tracks[0].keypoints, file.tracks[0].keypoints, atol=1e-4)
+    np.testing.assert_allclose(again.keypoints, file.keypoints, atol=1e-4)
 
 
 def test_two_numbers_a_keypoint_have_confidence_one_unless_both_are_zero(tmp_path):
     keypoints = people(5, 25)[0][..., :2]
     keypoints[2, 7] = 0
     np.save(tmp_path / "a.npy", keypoints)
-    (track,) = read_keypoints(str(tmp_path / "a.npy")).tracks
-    confidence = np.stack(track.keypoints)[..., 2]
+    confidence = read_keypoints(str(tmp_path / "a.npy")).keypoints[..., 2]
     assert confidence[2, 7] == 0 and confidence.sum() == 5 * 25 - 1
 
 
@@ -56,7 +63,7 @@ def test_mediapipes_four_numbers_are_x_y_depth_visibility(tmp_path):
     np.savez(tmp_path / "a.npz", kp33=keypoints, fps=24.0, size=[1280, 720])
     file = read_keypoints(str(tmp_path / "a.npz"))
     assert file.fps == 24 and file.size == (1280, 720)
-    np.testing.assert_allclose(np.stack(file.tracks[0].keypoints), people(3, 33)[0])
+    np.testing.assert_allclose(file.keypoints, people(3, 33)[0])
 
 
 def test_17_keypoints_need_a_layout(tmp_path):
@@ -72,7 +79,7 @@ def test_17_keypoints_need_a_layout(tmp_path):
 def test_the_released_demos_file_is_human36m(tmp_path):
     np.savez(tmp_path / "keypoints.npz", reconstruction=people(6, 17))
     file = read_keypoints(str(tmp_path / "keypoints.npz"))
-    assert file.layout.name == "h36m17" and file.frames == 6
+    assert file.layout.name == "h36m17" and file.num_frames == 6
 
 
 def alphapose(keypoints: np.ndarray, name: str) -> list[dict]:
@@ -95,10 +102,12 @@ def test_alphapose(tmp_path, name, layout):
     keypoints = people(40, layout.num_keypoints, number=2)
     path = tmp_path / "alphapose-results.json"
     path.write_text(json.dumps(alphapose(keypoints, name)))
-    file = read_keypoints(str(path), fps=30)
-    assert file.layout is layout and file.frames == 40
-    assert [track.frames for track in file.tracks] == [[0, 1, 2, *range(5, 40)]] * 2
-    np.testing.assert_allclose(file.tracks[1].keypoints[-1], keypoints[1, -1], rtol=1e-5)
+    file = follow(read_keypoints(str(path)))
+    assert file.layout is layout and file.num_frames == 40
+    for number in (1, 2):
+        one = of_person(file, number)
+        assert one.frame.tolist() == [0, 1, 2, *range(5, 40)]
+        np.testing.assert_allclose(one.keypoints, keypoints[number - 1, one.frame], rtol=1e-5)
 
 
 def test_openpose_folder_and_file(tmp_path):
@@ -109,11 +118,11 @@ def test_openpose_folder_and_file(tmp_path):
         # As OpenPose writes them, but sorted by name 10 would come before 2.
         (tmp_path / f"clip_{frame}_keypoints.json").write_text(json.dumps(content))
     file = read_keypoints(str(tmp_path))
-    assert file.layout is BODY_25 and file.frames == 12
-    assert file.tracks[0].frames == [0, 1, 2, 3, 4, *range(6, 12)]
-    np.testing.assert_allclose(file.tracks[0].keypoints[-1], keypoints[-1], rtol=1e-5)
+    assert file.layout is BODY_25 and file.num_frames == 12
+    assert file.frame.tolist() == [0, 1, 2, 3, 4, *range(6, 12)]
+    np.testing.assert_allclose(file.keypoints, keypoints[file.frame], rtol=1e-5)
     single = read_keypoints(str(tmp_path / "clip_2_keypoints.json"))
-    np.testing.assert_allclose(single.tracks[0].keypoints[0], keypoints[2], rtol=1e-5)
+    np.testing.assert_allclose(single.keypoints, keypoints[2:3], rtol=1e-5)
 
 
 def test_other_ways_to_store_the_same(tmp_path):
@@ -129,8 +138,8 @@ def test_other_ways_to_store_the_same(tmp_path):
     (tmp_path / "results" / "alphapose-results.json").write_text(json.dumps(results))
     for name in ("list.json", "results"):
         file = read_keypoints(str(tmp_path / name))
-        assert file.layout is BODY_25 and file.frames == 40 and len(file.tracks) == 1
-        np.testing.assert_allclose(file.tracks[0].keypoints[-1], keypoints[0, -1], rtol=1e-5)
+        assert file.layout is BODY_25 and file.num_frames == 40
+        np.testing.assert_allclose(file.keypoints, keypoints[0, file.frame], rtol=1e-5)
 
 
 @pytest.mark.parametrize("nonsense", [np.nan, np.inf, 1e30])
@@ -144,9 +153,9 @@ def test_numbers_that_are_no_pixels_count_as_unseen(tmp_path, nonsense):
     ]
     (tmp_path / "points.json").write_text(json.dumps(results))
     for suffix in ("npz", "json"):
-        (track,) = read_keypoints(str(tmp_path / f"points.{suffix}")).tracks
-        found = dict(zip(track.frames, track.keypoints, strict=True))
-        assert found[4][5].tolist() == [0, 0, 0] and np.isfinite(np.stack(track.keypoints)).all()
+        file = read_keypoints(str(tmp_path / f"points.{suffix}"))
+        found = dict(zip(file.frame, file.keypoints, strict=True))
+        assert found[4][5].tolist() == [0, 0, 0] and np.isfinite(file.keypoints).all()
         assert not found.get(6, np.zeros(1)).any()
 
 
@@ -191,8 +200,6 @@ def test_wrong_shapes_are_told(tmp_path):
         read_keypoints(str(tmp_path / "a.npz"))
     with pytest.raises(UserError, match="no such file"):
         read_keypoints(str(tmp_path / "none.npz"))
-    with pytest.raises(UserError, match=r"\.npz or \.json"):
-        save_keypoints(str(tmp_path / "a.txt"), people(2, 17), COCO_17, 25, (10, 10))
 
 
 def test_numbers_of_camera_images_count_from_the_first(tmp_path):
@@ -203,7 +210,7 @@ def test_numbers_of_camera_images_count_from_the_first(tmp_path):
     ]
     (tmp_path / "results.json").write_text(json.dumps(results))
     file = read_keypoints(str(tmp_path / "results.json"))
-    assert file.frames == 12 and file.tracks[0].frames == list(range(12))
+    assert file.num_frames == 12 and file.frame.tolist() == list(range(12))
 
 
 def test_image_numbers_of_any_length_are_no_crash(tmp_path):

@@ -6,16 +6,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-import demo.vis
-from demo.detectors import Choice
-from demo.pipeline import People2D, VideoLifter
+import demo.command
+import demo.options
+from demo.people import Detector, People
+from demo.pipeline import VideoLifter
 from demo.poses import bone_lengths, bone_variation
+from demo.smoothing import smooth_track
 from demo.video import Video
 from demo.world import millimetres_per_unit
 from lib.checkpoint import load_checkpoint, save_checkpoint
@@ -74,7 +75,7 @@ def test_legs_that_are_never_seen_hang_straight_down():
     keypoints = walking(4)[0]
     knee, ankle = H36M.index("left_knee"), H36M.index("left_ankle")
     keypoints[:, [knee, ankle]] = 0
-    track = People2D({1: keypoints}, H36M_17, 25.0, (640, 480)).h36m[1]
+    track = People.of_array(keypoints[None], H36M_17, 25.0, (640, 480)).h36m[0]
     hip = keypoints[:, H36M.index("left_hip")]
     np.testing.assert_array_equal(track[:, ankle, 0], hip[:, 0])
     assert (track[:, ankle, 1] > track[:, knee, 1]).all() and (track[:, knee, 1] > hip[:, 1]).all()
@@ -93,7 +94,7 @@ def test_one_scale_for_the_whole_video(lifter):
 
 
 def test_bones_have_one_length_unless_left_free(lifter):
-    people = People2D({1: walking(30)[0]}, H36M_17, 25.0, (640, 480))
+    people = People.of_array(walking(30), H36M_17, 25.0, (640, 480))
     constant, free = (
         lifter.lift_people(people, constant_bones=fixed, camera_pitch=0.0)
         for fixed in (True, False)
@@ -183,6 +184,14 @@ def test_the_cameras_pitch_is_estimated_unless_given():
     assert np.abs(level.pose_world - given.pose_world)[..., 1].max() > 100
 
 
+def test_smooth_filters_the_keypoints():
+    keypoints = in_picture(300, 320)
+    keypoints[..., :2] += np.random.default_rng(3).normal(0, 2, (12, 17, 2))
+    (found,) = Known().lift_keypoints(keypoints, (640, 480), 25.0, smooth=True).keypoints_2d
+    np.testing.assert_array_equal(found, smooth_track(keypoints, 25.0))
+    assert np.abs(found - keypoints).max() > 1
+
+
 def test_a_joint_that_is_never_seen_lies_on_its_mirror_image():
     keypoints = in_picture(300, 320)
     left, right = H36M.index("left_elbow"), H36M.index("right_elbow")
@@ -192,11 +201,6 @@ def test_a_joint_that_is_never_seen_lies_on_its_mirror_image():
 
 
 # --- The command line -----------------------------------------------------------------------
-
-
-def run(monkeypatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments)])
-    assert demo.vis.main() == 0
 
 
 @pytest.mark.parametrize(
@@ -213,13 +217,11 @@ def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, 
     keypoints = walking(12)[0]
     keypoints[..., :2] += np.random.default_rng(4).normal(0, 3, (12, 17, 2))
     np.savez(tmp_path / "points.npz", keypoints=keypoints, layout="h36m17", size=(640, 480), fps=30)
-    run(
-        monkeypatch,
-        *("--keypoints", tmp_path / "points.npz", "--checkpoint", checkpoint),
-        *("--output", tmp_path / "out", "--formats", "npz", "--device", "cpu", *flags.split()),
-    )
+    monkeypatch.chdir(tmp_path)
+    arguments = f"--keypoints points.npz --checkpoint {checkpoint} --output out --formats npz"
+    assert demo.command.main([*arguments.split(), *flags.split()]) == 0
     lifter = VideoLifter.from_checkpoint(checkpoint, flip=flip, device="cpu")
-    people = People2D({1: keypoints}, H36M_17, 30.0, (640, 480))
+    people = People.of_array(keypoints[None], H36M_17, 30.0, (640, 480))
     expected = lifter.lift_people(people, **settings)
     with np.load(tmp_path / "out" / "poses.npz") as found:
         np.testing.assert_allclose(found["pose_world"], expected.pose_world, atol=1e-3)
@@ -236,14 +238,10 @@ def test_the_videos_frame_rate_goes_into_all_results(checkpoint, tmp_path, monke
             for _, pose in zip(frames, walking(14)[0], strict=False):
                 yield pose[None]
 
-    choice = Choice(Walker, sections=False)
-    monkeypatch.setattr("demo.pipeline.choose_detector", lambda *_, **__: choice)
-    monkeypatch.setattr(demo.vis, "choose_detector", lambda *_: choice)
-    run(
-        monkeypatch,
-        *("--video", tmp_path / "walk.mp4", "--checkpoint", checkpoint),
-        *("--output", tmp_path / "out", *flags.split()),
-    )
+    monkeypatch.setattr(demo.command, "choose_detector", lambda *_: Detector(Walker))
+    monkeypatch.chdir(tmp_path)
+    arguments = f"--video walk.mp4 --checkpoint {checkpoint} --output out {flags}"
+    assert demo.command.main(arguments.split()) == 0
     with np.load(tmp_path / "out" / "poses.npz") as poses:
         assert poses["fps"] == fps and poses["pose_3d"].shape == (1, 14, 17, 3)
     assert json.loads((tmp_path / "out" / "poses.json").read_text())["fps"] == fps
@@ -320,9 +318,8 @@ def test_mistakes_are_told(checkpoint, tmp_path, monkeypatch, arguments, told):
     monkeypatch.chdir(tmp_path)
     if "--output" not in arguments:
         arguments = [*arguments, "--output", "out"]
-    monkeypatch.setattr(sys, "argv", ["vis.py", *map(str, arguments)])
     with pytest.raises(UserError) as error:
-        demo.vis.main()
+        demo.command.main([*map(str, arguments)])
     assert told in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -383,9 +380,8 @@ def test_no_result_replaces_what_is_read(checkpoint, tmp_path, monkeypatch, prep
         arguments += " --size 640x480"
     if "--output" not in arguments:
         arguments += " --output results"
-    monkeypatch.setattr(sys, "argv", ["vis.py", *arguments.split(), "--no-window"])
     with pytest.raises(UserError, match="is read from too"):
-        demo.vis.main()
+        demo.command.main([*arguments.split(), "--no-window"])
     assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
@@ -394,12 +390,10 @@ def test_two_results_of_one_name_are_told(checkpoint, tmp_path, monkeypatch):
     np.savez("points.npz", keypoints=walking(5), layout="h36m17", size=(640, 480))
     arguments = f"--keypoints points.npz --checkpoint {checkpoint} --output out"
     clash = [*arguments.split(), "--save-keypoints", "out/poses.npz"]
-    monkeypatch.setattr(sys, "argv", ["vis.py", *clash])
     with pytest.raises(UserError, match="has the same name"):
-        demo.vis.main()
+        demo.command.main(clash)
     assert not Path("out").exists()
-    monkeypatch.setattr(sys, "argv", ["vis.py", *clash, "--formats", "bvh"])  # then there is one
-    assert demo.vis.main() == 0
+    assert demo.command.main([*clash, "--formats", "bvh"]) == 0  # then there is one
 
 
 # --- The released command line --------------------------------------------------------------
@@ -409,28 +403,26 @@ def test_gpu_takes_the_cpu_where_there_is_no_cuda(checkpoint, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     np.savez("points.npz", keypoints=walking(5), layout="h36m17", size=(640, 480))
-    arguments = f"vis.py --keypoints points.npz --checkpoint {checkpoint} --output out --gpu 0"
-    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--formats", "npz"])
-    assert demo.vis.main() == 0
+    arguments = f"--keypoints points.npz --checkpoint {checkpoint} --output out --gpu 0"
+    assert demo.command.main([*arguments.split(), "--formats", "npz"]) == 0
     assert "--gpu 0: no CUDA here; the CPU computes\n" in capsys.readouterr().out
     assert Path("out/poses.npz").exists()
 
 
 def test_gpu_is_a_cuda_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert demo.vis.choose_place("auto", demo.vis.gpu_number("1")) == "cuda:1"
-    assert demo.vis.choose_place("auto", demo.vis.gpu_number("2,0")) == "cuda:2"
-    assert demo.vis.choose_place("cpu", None) == "cpu"
+    assert demo.command.choose_place("auto", demo.options.gpu_number("1")) == "cuda:1"
+    assert demo.command.choose_place("auto", demo.options.gpu_number("2,0")) == "cuda:2"
+    assert demo.command.choose_place("cpu", None) == "cpu"
 
 
 def test_without_a_source_the_sample_video_is_shown(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("demo.video.VIDEO_DIR", tmp_path)
     make_video(tmp_path / "sample_video.mp4", 5)
     monkeypatch.chdir(tmp_path)
-    arguments = f"vis.py --checkpoint {checkpoint} --output out --live --no-window --record"
-    monkeypatch.setattr(sys, "argv", arguments.split())
-    monkeypatch.setattr(demo.vis, "choose_detector", lambda *_: SimpleNamespace(make=Nobody))
-    assert demo.vis.main() == 0
+    arguments = f"--checkpoint {checkpoint} --output out --live --no-window --record"
+    monkeypatch.setattr(demo.command, "choose_detector", lambda *_: Detector(Nobody))
+    assert demo.command.main(arguments.split()) == 0
     assert [path.name for path in Path("out").iterdir()] == ["sample_video_live.mp4"]
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from demo.people import People, fill_gaps
 from demo.smoothing import OneEuro, smooth_track
-from demo.tracking import Track, agreement, choose_tracks, fill_gaps, track_people
+from demo.tracking import agreement, choose, follow
 from lib.errors import UserError
 from lib.keypoints import COCO_17, H36M_17
 
@@ -17,6 +18,15 @@ def person(x: float, y: float = 100.0, size: float = 60.0) -> np.ndarray:
 
 
 NOBODY = np.zeros((0, 17, 3), dtype=np.float32)
+
+
+def followed(detections: list[np.ndarray]) -> People:
+    """Of a video with 25 frames a second."""
+    return follow(People.of_frames(detections, COCO_17, 25.0, (640, 480)))
+
+
+def each(people: People) -> list[People]:
+    return [people.only(people.person == number) for number in people.numbers]
 
 
 def test_agreement_is_one_for_the_same_and_falls_with_distance():
@@ -32,10 +42,10 @@ def test_two_people_who_pass_each_other_keep_their_numbers():
         np.stack([person(4.0 * t, 100), person(400 - 4.0 * t, 130)])[rng.permutation(2)]
         for t in range(100)
     ]
-    tracks, frames = track_people(detections, fps=25)
-    assert frames == 100 and [len(track.frames) for track in tracks] == [100, 100]
-    for track in tracks:
-        steps = np.diff([keypoints[0, 0] for keypoints in track.keypoints])
+    people = followed(detections)
+    assert people.num_frames == 100 and [len(p.frame) for p in each(people)] == [100, 100]
+    for one in each(people):
+        steps = np.diff(one.keypoints[:, 0, 0])
         assert np.allclose(np.abs(steps), 4) and (np.sign(steps) == np.sign(steps[0])).all()
 
 
@@ -47,26 +57,24 @@ def test_people_are_told_apart_by_where_they_were_going():
         pair = np.stack([person(6.0 * t), person(600 - 6.0 * t)])
         pair[..., :2] += rng.normal(0, 1.5, (2, 17, 2))
         detections.append(pair[:1] if 43 <= t < 58 else pair[rng.permutation(2)])
-    tracks, _ = track_people(detections, fps=25)
-    assert sorted(len(track.frames) for track in tracks) == [85, 100]
-    for track in tracks:
-        x = np.array([keypoints[0, 0] for keypoints in track.keypoints])
-        speed = np.polyfit(track.frames, x, 1)[0]
+    both = each(followed(detections))
+    assert sorted(len(one.frame) for one in both) == [85, 100]
+    for one in both:
+        speed = np.polyfit(one.frame, one.keypoints[:, 0, 0], 1)[0]
         assert abs(speed) == pytest.approx(6, rel=0.02)
 
 
 def test_who_stopped_behind_something_is_known_again():
     walk = [person(5.0 * t)[None] for t in range(30)]
     stopped = [person(145.0)[None]] * 20
-    tracks, _ = track_people([*walk, *[NOBODY] * 25, *stopped], fps=25)
-    assert len(tracks) == 1
+    assert followed([*walk, *[NOBODY] * 25, *stopped]).numbers.tolist() == [1]
 
 
 def test_nobody_at_first_and_in_between():
     detections = [NOBODY] * 3 + [person(10)[None]] + [NOBODY] * 3 + [person(18)[None]] * 9
-    tracks, frames = track_people(detections, fps=25)
-    assert len(tracks) == 1 and tracks[0].frames == [3, *range(7, 16)]
-    filled = fill_gaps(tracks[0], frames, COCO_17.mirror)
+    people = followed(detections)
+    assert people.numbers.tolist() == [1] and people.frame.tolist() == [3, *range(7, 16)]
+    (filled,) = people.filled
     assert filled.shape == (16, 17, 3)
     np.testing.assert_allclose(filled[:4, 0, 0], 10)  # the first that was seen
     np.testing.assert_allclose(filled[3:8, 0, 0], [10, 12, 14, 16, 18], rtol=1e-6)
@@ -79,7 +87,7 @@ def test_a_single_keypoint_that_is_missing_is_filled_alone():
     points[1][7] = [999, 999, 0]
     for frame in points:
         frame[15] = 0  # left ankle: never seen
-    filled = fill_gaps(Track([0, 1, 2], points), 3, COCO_17.mirror)
+    filled = fill_gaps(np.stack(points), np.arange(3), 3, COCO_17.mirror)
     np.testing.assert_allclose(filled[1, 7, :2], (filled[0, 7, :2] + filled[2, 7, :2]) / 2)
     assert filled[1, 7, 2] == 0 and filled[1, 8, 2] > 0
     np.testing.assert_allclose(filled[:, 15, :2], filled[:, 16, :2])  # its mirror image
@@ -87,9 +95,8 @@ def test_a_single_keypoint_that_is_missing_is_filled_alone():
 
 
 def test_nobody_in_the_whole_video_is_an_error():
-    tracks, _ = track_people([NOBODY] * 50, fps=25)
     with pytest.raises(UserError, match="nobody was found in the whole video"):
-        choose_tracks(tracks, "largest")
+        choose(followed([NOBODY] * 50), "largest")
 
 
 def test_choosing_people():
@@ -97,32 +104,31 @@ def test_choosing_people():
         np.stack([person(0, size=40), person(300, size=90)])[: 1 if t < 10 else 2]
         for t in range(60)
     ]
-    tracks, _ = track_people(detections, fps=25)
-    assert set(choose_tracks(tracks, "all")) == {1, 2}
-    assert list(choose_tracks(tracks, "2")) == [2]
-    (largest,) = choose_tracks(tracks, "largest").values()
-    assert largest.frames == list(range(10, 60))
+    people = followed(detections)
+    assert choose(people, "all").numbers.tolist() == [1, 2]
+    assert choose(people, "2").numbers.tolist() == [2]
+    largest = choose(people, "largest")
+    assert largest.numbers.tolist() == [2] and largest.frame.tolist() == list(range(10, 60))
     with pytest.raises(UserError, match=r"1: frames 0 to 59; 2: frames 10 to 59"):
-        choose_tracks(tracks, "3")
+        choose(people, "3")
 
 
 def test_the_largest_is_followed_across_an_absence():
     """Away for longer than the tracker waits: two tracks, one person to show."""
     detections = [person(0)[None]] * 30 + [NOBODY] * 60 + [person(300)[None]] * 30
-    tracks, _ = track_people(detections, fps=25)
-    assert len(tracks) == 2
-    (largest,) = choose_tracks(tracks, "largest").values()
-    assert len(largest.frames) == 60
+    people = followed(detections)
+    assert people.numbers.tolist() == [1, 2]
+    largest = choose(people, "largest")
+    assert largest.numbers.tolist() == [1] and len(largest.frame) == 60
 
 
 def test_a_flicker_is_no_person():
     detections = [
         np.stack([person(0), person(400, size=30)])[: 2 if t == 20 else 1] for t in range(50)
     ]
-    tracks, _ = track_people(detections, fps=25)
-    assert len(tracks) == 1
-    tracks, _ = track_people([person(0)[None]], fps=25)  # but a video of one frame has one
-    assert len(tracks) == 1
+    assert followed(detections).numbers.tolist() == [1]
+    # But a video of one frame has one.
+    assert followed([person(0)[None]]).numbers.tolist() == [1]
 
 
 def test_one_euro_leaves_rest_and_constant_speed_alone():
@@ -154,15 +160,15 @@ def test_one_euro_formula_by_hand():
 
 
 def test_layouts_of_unequal_size_fill_alike():
-    track = Track([1], [person(0)])
-    assert fill_gaps(track, 3, H36M_17.mirror).shape == (3, 17, 3)
+    filled = fill_gaps(person(0)[None], np.array([1]), 3, H36M_17.mirror)
+    assert filled.shape == (3, 17, 3)
 
 
 def tracks_of(places: dict[int, float]) -> list[list[int]]:
     """The frames of each track of a detector that finds somebody at x in some frames."""
     last = max(places)
     detections = [person(places[t])[None] if t in places else NOBODY for t in range(last + 1)]
-    return [track.frames for track in track_people(detections, fps=25)[0]]
+    return [one.frame.tolist() for one in each(followed(detections))]
 
 
 @pytest.mark.parametrize(("away", "tracks"), [(40, 1), (60, 2)])
@@ -187,5 +193,5 @@ def test_speed_is_that_of_the_last_moments_not_of_the_last_step():
 def test_two_people_do_not_share_a_track():
     """Somebody steps out from behind the only one seen so far."""
     detections = [person(0)[None]] * 10 + [np.stack([person(0), person(15)])] * 10
-    tracks, _ = track_people(detections, fps=25)
-    assert [track.frames for track in tracks] == [list(range(20)), list(range(10, 20))]
+    frames = [one.frame.tolist() for one in each(followed(detections))]
+    assert frames == [list(range(20)), list(range(10, 20))]

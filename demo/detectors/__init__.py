@@ -1,47 +1,27 @@
-"""2D detectors behind one protocol; each is optional and loaded only when it is chosen."""
+"""2D detectors, one module each; each is optional and loaded only when it is chosen."""
 
 import os
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from demo.detectors.base import DetectorFactory
+from demo.people import Detector
 from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT
 
+# Modules of this package, the default first. Each has open_detector(weights_dir, several_people)
+# -> Detector, which raises UserError where something is missing.
+DETECTORS = ("mediapipe", "hrnet", "rtmpose")
 DEFAULT_WEIGHTS = PROJECT_ROOT / "demo" / "lib" / "checkpoint"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A detector ready to be made.
-
-    sections: whether a video is done sooner by several of them, each on a part of it. True for
-    one that computes on a single core.
-    """
-
-    make: DetectorFactory
-    sections: bool
 
 
 def choose_detector(
     name: str, weights_dir: str | os.PathLike[str] | None = None, several_people: bool = False
-) -> Choice:
+) -> Detector:
     """The detector of that name; what it needs is checked here. Raises UserError."""
-    if name == "mediapipe":
-        from demo.detectors.mediapipe import factory
-
-        return Choice(factory(several_people), sections=not several_people)
-    if name == "hrnet":
-        from demo.detectors.hrnet import factory as hrnet_factory
-
-        return Choice(hrnet_factory(Path(weights_dir or DEFAULT_WEIGHTS)), sections=False)
-    if name == "rtmpose":
-        from demo.detectors.rtmpose import factory as rtmpose_factory
-
-        return Choice(rtmpose_factory(), sections=False)
-    raise UserError(
-        f"--detector {name}: there are {', '.join(DETECTORS)}{did_you_mean(name, DETECTORS)}"
-    )
-
-
-DETECTORS = ("mediapipe", "hrnet", "rtmpose")
+    if name not in DETECTORS:
+        raise UserError(
+            f"--detector {name}: there are {', '.join(DETECTORS)}{did_you_mean(name, DETECTORS)}"
+        )
+    module = import_module(f"demo.detectors.{name}")
+    detector: Detector = module.open_detector(Path(weights_dir or DEFAULT_WEIGHTS), several_people)
+    return detector

@@ -1,6 +1,5 @@
 """The released demo's pair: YOLOv3 finds people, HRNet-W48 their keypoints."""
 
-import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from demo.detectors.base import DetectorFactory, People, nobody
 from demo.detectors.hrnet_model import HRNet
 from demo.detectors.yolo import PersonDetector
+from demo.people import Detector, Found, nobody
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import COCO_17
@@ -26,23 +25,19 @@ MARGIN = 1.25
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
-# What torch.load and load_state_dict raise for a file that is damaged or something else.
-_LOAD_ERRORS = (
-    *(RuntimeError, pickle.UnpicklingError, OSError),
-    *(EOFError, ValueError, TypeError, AttributeError),
-)
 
-
-def factory(weights_dir: Path) -> DetectorFactory:
-    """Raises UserError where a weights file is missing."""
+def open_detector(weights_dir: Path, several_people: bool) -> Detector:
+    """It always finds everybody. Raises UserError where a weights file is missing."""
     missing = [name for name in (YOLO_FILE, HRNET_FILE) if not (weights_dir / name).is_file()]
     if missing:
         raise UserError(
             f"--detector hrnet: {' and '.join(missing)} not found in {weights_dir}; download them"
             f" from {WEIGHTS_URL} (as in README.md) into that folder, or use --detector mediapipe"
         )
-    return lambda: YoloHRNet(
-        PersonDetector(weights_dir / YOLO_FILE), load_hrnet(weights_dir / HRNET_FILE)
+    return Detector(
+        lambda: YoloHRNet(
+            PersonDetector(weights_dir / YOLO_FILE), load_hrnet(weights_dir / HRNET_FILE)
+        )
     )
 
 
@@ -55,7 +50,7 @@ def load_hrnet(path: Path) -> HRNet:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
-    except _LOAD_ERRORS as error:
+    except Exception as error:  # a damaged file can raise almost anything
         raise UserError(
             f"{path}: not the published weights of HRNet-W48 (384x288); download it again"
         ) from error
@@ -128,7 +123,7 @@ class YoloHRNet:
     def __init__(self, people: PersonDetector, model: torch.nn.Module) -> None:
         self._people, self._model = people, model
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[People]:
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Found]:
         for frame in frames:
             regions = [crop_region(box) for box in self._people(frame)]
             if not regions:

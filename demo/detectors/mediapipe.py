@@ -7,13 +7,14 @@ followed by one instance each, started on a frame where all others are painted o
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from demo.detectors.base import DetectorFactory, People, nobody
-from demo.tracking import agreement, bounding_box
+from demo.people import Detector, Found, bounding_box, nobody
+from demo.tracking import agreement
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import BLAZEPOSE_33
@@ -56,11 +57,12 @@ def _import_mediapipe() -> Any:
     return mediapipe
 
 
-def factory(several_people: bool) -> DetectorFactory:
-    """Raises UserError where MediaPipe is missing."""
+def open_detector(weights_dir: Path, several_people: bool) -> Detector:
+    """Its weights are in its wheel. Raises UserError where MediaPipe is missing."""
     mediapipe = _import_mediapipe()
-    kind = SeveralPeople if several_people else OnePerson
-    return lambda: kind(mediapipe)
+    if several_people:
+        return Detector(lambda: SeveralPeople(mediapipe))
+    return Detector(lambda: OnePerson(mediapipe), sections=True)
 
 
 def _start(solution: Any) -> Any:
@@ -94,7 +96,7 @@ class OnePerson:
     def __init__(self, mediapipe: Any) -> None:
         self._solution = mediapipe.solutions.pose
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[People]:
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Found]:
         with _start(self._solution) as pose:
             for frame in frames:
                 person = _keypoints(pose.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)), frame)
@@ -114,7 +116,7 @@ class SeveralPeople:
             self._search = SolutionBase(graph_config=_SEARCH_GRAPH, outputs=["detections"])
             self._search.process(np.zeros((64, 64, 3), dtype=np.uint8))
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[People]:
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Found]:
         followed: list[Any] = []  # a Pose each
         try:
             for number, frame in enumerate(frames):

@@ -1,12 +1,13 @@
 """RTMPose through the rtmlib package, which downloads its own weights: for people online."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from einops import rearrange
 
-from demo.detectors.base import DetectorFactory, People
+from demo.people import Detector, Found
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import COCO_17, HALPE_26, Layout
@@ -14,8 +15,8 @@ from lib.keypoints import COCO_17, HALPE_26, Layout
 MIN_SCORE = 0.3  # mean over the keypoints: rtmlib takes the whole frame where it finds nobody
 
 
-def factory() -> DetectorFactory:
-    """Raises UserError where rtmlib is missing."""
+def open_detector(weights_dir: Path, several_people: bool) -> Detector:
+    """It always finds everybody, with weights of its own. Raises UserError: rtmlib is missing."""
     try:
         import rtmlib
     except ImportError as error:
@@ -37,7 +38,7 @@ def factory() -> DetectorFactory:
                 " once, so it needs a network; offline, use --detector mediapipe"
             ) from error
 
-    return make
+    return Detector(make)
 
 
 class RTMPose:
@@ -47,7 +48,7 @@ class RTMPose:
         """body: frame -> keypoints (P, J, 2), scores (P, J)."""
         self._body, self.layout = body, layout
 
-    def __call__(self, frames: Iterable[Frame]) -> Iterator[People]:
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[Found]:
         for frame in frames:
             keypoints, scores = self._body(frame)
             confidence = np.clip(scores, 0, 1)[..., None]

@@ -1,14 +1,7 @@
 """poses.npz and poses.json: the same content, for numpy and for everything else.
 
-persons       (P,)            numbers of the people, 1 the first to appear
-keypoints_2d  (P, F, 17, 2)   x and y in pixels
-confidence    (P, F, 17)      of the 2D keypoints; 0: not seen, filled in from its neighbours
-pose_3d       (P, F, 17, 3)   camera axes (x right, y down, z forward), root at 0, mm
-pose_world    (P, F, 17, 3)   x right, y forward, z up, the floor at z = 0, mm
-bone_variation (P,)           of the network's own poses: standard deviation over mean of the bone
-                              lengths, averaged over the bones (in the poses above: constant)
-fps, size, camera_pitch       frames a second; width, height in pixels; degrees
-joint_names, parents          the skeleton; parent -1: the root
+The names are those of demo.poses.Poses, with the 2D keypoints' confidence apart; joint_names and
+parents (-1: the root) are the skeleton.
 """
 
 import json

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.poses import fit_bones, fixed_lengths
+from demo.poses import Poses, fit_bones, fixed_lengths
 from lib.files import write_atomic
 from lib.skeleton import H36M
 
@@ -41,6 +41,16 @@ def _children(joint: int) -> list[int]:
 
 def _forks(joint: int) -> bool:
     return len(_children(joint)) > 1
+
+
+def write_everybody(path: Path, poses: Poses) -> str:
+    """One person into `path`, several into files with their numbers; returns the files' names."""
+    paths = [path]
+    if len(poses.persons) > 1:
+        paths = [path.with_name(f"{path.stem}_{number}{path.suffix}") for number in poses.persons]
+    for place, pose in zip(paths, poses.pose_world, strict=True):
+        write_bvh(place, pose, poses.fps)
+    return ", ".join(place.name for place in paths)
 
 
 def write_bvh(path: Path, pose_world: np.ndarray, fps: float) -> None:

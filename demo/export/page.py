@@ -17,8 +17,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 STEPS = 10_000
 
 
-def write_page(path: Path, poses: Poses, title: str) -> None:
-    """Raises UserError where it cannot be written."""
+def write_page(path: Path, poses: Poses, title: str | None = None) -> None:
+    """title: the file's name by default. Raises UserError where it cannot be written."""
     pixel = max(poses.size) / STEPS
     data = {
         "names": H36M.names,
@@ -38,7 +38,7 @@ def write_page(path: Path, poses: Poses, title: str) -> None:
     text = json.dumps(data).replace("<", "\\u003c")
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", text)
     with write_atomic(path, "w") as file:
-        file.write(page.replace("{{title}}", html.escape(title)))
+        file.write(page.replace("{{title}}", html.escape(path.stem if title is None else title)))
 
 
 def _int16(values: np.ndarray) -> str:

@@ -1,13 +1,14 @@
 """NAME.mp4: the frames with their 2D skeletons beside the 3D skeletons in a room."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from demo.ahead import ahead
 from demo.poses import Poses
+from demo.video import Video, ahead, blank_frames
 from lib.drawing import FONT, TEXT, Room, View, draw_2d
 from lib.film import Film, Frame
 
@@ -67,3 +68,13 @@ def write_film(
             film.write(picture.draw(frame, index))
             on_frame()
     return film.codec
+
+
+def film_video(
+    path: Path, video: str | None, poses: Poses, view: View, on_frame: Callable[[], object]
+) -> str:
+    """Write the film of a video, or of a dark picture; returns its name and codec."""
+    with Video(video) if video else nullcontext() as source:
+        frames = source.frames() if source else blank_frames(poses.size, poses.num_frames)
+        codec = write_film(path, frames, poses, view, on_frame)
+    return f"{path.name} ({codec})"

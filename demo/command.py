@@ -1,0 +1,245 @@
+"""The demo's command: from flags to files, or to a live window."""
+
+import argparse
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from demo.detectors import choose_detector
+from demo.export import Export, export_poses, result_paths
+from demo.keypoint_files import files_of, read_keypoints, save_keypoints
+from demo.options import parse_options
+from demo.people import ASSUMED_FPS, Detector, People
+from demo.pipeline import VideoLifter, people_in_video
+from demo.tracking import choose, follow
+from demo.video import Video
+from lib.errors import UserError
+from lib.files import PROJECT_ROOT, find_path, refuse_same_file
+
+OUTPUT = PROJECT_ROOT / "demo" / "output"
+
+T = TypeVar("T")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, by default the process's own; returns its status. Raises UserError."""
+    # Threads that wait must sleep: spinning, torch's take the cores that detection works on. Read
+    # when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    options = parse_options(argv)
+    source: Detector | People
+    if options.keypoints:
+        source = people_in_file(options)
+    else:
+        several = options.person != "largest"
+        source = choose_detector(options.detector, options.weights_dir, several)
+    # Before the detector runs: a wrong checkpoint should be told at once.
+    lifter = VideoLifter.from_checkpoint(
+        options.checkpoint,
+        options.config,
+        options.stage1_checkpoint,
+        # Live, every moment is a clip of its own: the mirrored view would double the delay.
+        flip=not (options.no_flip or options.is_live),
+        device=choose_place(options.device, options.gpu),
+    )
+    print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")
+    if isinstance(source, Detector) and options.is_live:
+        show_live(options, source, lifter)
+    else:
+        write_files(options, source, lifter)
+    return 0
+
+
+def write_files(
+    options: argparse.Namespace, source: Detector | People, lifter: VideoLifter
+) -> None:
+    """source: people of a keypoint file, or what finds them in the video."""
+    name = name_of(options.video or options.keypoints)
+    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    check_results(options, result_paths(folder, name, options.formats))
+    check_writable(folder)
+    progress = Progress()
+    people = source if isinstance(source, People) else detect(options, source, progress)
+    if options.save_keypoints:
+        save_keypoints(options.save_keypoints, people)
+    poses = progress.step(
+        "lift",
+        people.num_frames,
+        lambda _: lifter.lift_people(
+            people,
+            smooth=options.smooth,
+            camera_pitch=options.camera_pitch,
+            constant_bones=not options.free_bones,
+        ),
+    )
+    written = progress.step(
+        "write",
+        poses.num_frames if "mp4" in options.formats else 0,
+        lambda on_frame: export_poses(
+            Export(poses, options.video, options.view, on_frame), folder, name, options.formats
+        ),
+    )
+    print(progress.line(people.num_frames))
+    fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"
+    print(
+        f"camera looks down {poses.camera_pitch:.0f}°; the network's bone lengths vary by"
+        f" {poses.bone_variation.mean():.1%}{fixed}"
+    )
+    print(f"{folder}: {', '.join(written)}")
+
+
+def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLifter) -> None:
+    from demo.live import run_live
+
+    source = options.video if options.webcam is None else options.webcam
+    name = f"webcam{source}" if isinstance(source, int) else name_of(source)
+    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+    film = folder / f"{name}_live.mp4" if options.record else None
+    check_results(options, [film] if film else [])
+    report = run_live(
+        source,
+        detector.make(),
+        lifter,
+        options.view,
+        camera_pitch=options.camera_pitch or 0.0,
+        smooth=options.smooth,
+        window=not options.no_window,
+        film_path=film,
+    )
+    print(report.line())
+
+
+# --- Who is lifted --------------------------------------------------------------------------
+
+
+def people_in_file(options: argparse.Namespace) -> People:
+    """The wanted people of --keypoints, with the rate and size of --video, if there is one."""
+    size, fps, count = options.size, options.fps, 0
+    if options.video:
+        with Video(options.video) as video:
+            size, fps, count = video.size, fps or video.fps, video.count
+    people = read_keypoints(options.keypoints, options.layout)
+    if not (fps or people.fps):
+        tell_assumed_rate(options.keypoints)
+    if count and abs(people.num_frames - count) > 0.05 * count:
+        print(
+            f"{options.keypoints}: {people.num_frames} frames, but {options.video} has {count};"
+            " are they of this video?"
+        )
+    people = people.filmed(fps, size)
+    people.check_facts()
+    return choose(follow(people), options.person)
+
+
+def detect(options: argparse.Namespace, detector: Detector, progress: "Progress") -> People:
+    """The wanted people of --video."""
+    with Video(options.video) as video:
+        if not (options.fps or video.fps):
+            tell_assumed_rate(options.video)
+        people = progress.step(
+            "detect",
+            video.count,
+            lambda on_frame: people_in_video(
+                video, detector, options.person, options.fps, on_frame
+            ),
+        )
+        if people.num_frames < 0.95 * video.count:
+            print(
+                f"{options.video}: ends after {people.num_frames} of {video.count} frames; damaged?"
+            )
+    return people
+
+
+def tell_assumed_rate(source: str) -> None:
+    print(f"{source}: does not say its frame rate; {ASSUMED_FPS:.0f} frames/s assumed (--fps)")
+
+
+# --- Where to -------------------------------------------------------------------------------
+
+
+def name_of(source: str) -> str:
+    """What the result files are called."""
+    return Path(source.rstrip("/")).stem or "video"
+
+
+def check_results(options: argparse.Namespace, results: list[Path]) -> None:
+    """Raises UserError where a result would replace what it is made from, or another result."""
+    from lib.checkpoint import DEFAULT_STAGE1
+
+    saved: Path | None = options.save_keypoints
+    if saved:
+        if saved.resolve() in [path.resolve() for path in results]:
+            raise UserError(f"--save-keypoints {saved}: a result in --output has the same name")
+        check_writable(saved.parent)
+    sources = [
+        options.video,
+        options.config and find_path(options.config),
+        model_file(options.checkpoint),
+        model_file(options.stage1_checkpoint or DEFAULT_STAGE1),
+        *(files_of(options.keypoints) if options.keypoints else ()),
+    ]
+    for path in [*results, *([saved] if saved else [])]:
+        refuse_same_file(path, sources)
+
+
+def model_file(place: str) -> Path:
+    """The file that is read where a checkpoint, or the folder of one, is named."""
+    from lib.checkpoint import BEST
+
+    found = find_path(place)
+    return found / BEST if found.is_dir() else found
+
+
+def check_writable(path: Path) -> None:
+    """Whether something can be written there; told before the detector runs. Raises UserError."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {place}: {error.strerror or error}; choose another place"
+        ) from None
+
+
+def choose_place(device: str, gpu: int | None) -> str:
+    """Where the model computes: --device, or as the released demo says it, --gpu."""
+    from torch import cuda
+
+    if gpu is None:
+        return device
+    if cuda.is_available():
+        return f"cuda:{gpu}"
+    print(f"--gpu {gpu}: no CUDA here; the CPU computes")
+    return "cpu"
+
+
+class Progress:
+    """A bar on the terminal, and how long each step took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def step(self, name: str, total: int, work: Callable[[Callable[[], object]], T]) -> T:
+        """Runs work(on_frame) under a bar."""
+        from tqdm import tqdm
+
+        started = time.monotonic()
+        with tqdm(total=total or None, desc=name, unit=" frames", disable=None) as bar:
+            result = work(lambda: bar.update())
+        self.seconds[name] = time.monotonic() - started
+        return result
+
+    def line(self, frames: int) -> str:
+        total = sum(self.seconds.values())
+        parts = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.seconds.items())
+        return (
+            f"{frames} frames in {total:.1f} s ({frames / max(total, 1e-9):.1f} frames/s): {parts}"
+        )
