@@ -8,7 +8,7 @@ from data.clips import Batch, ClipDataset
 from data.loader import ClipLoader
 from lib.errors import UserError
 from lib.geometry import flip_pose
-from lib.parallel import Processes
+from lib.processes import Processes
 from lib.skeleton import H36M
 from tests.test_clips import T, write_arrays
 
