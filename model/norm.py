@@ -31,6 +31,12 @@ def statistics_seen_before(module: nn.Module) -> Iterator[None]:
 class JointNorm(nn.BatchNorm1d):
     """nn.BatchNorm1d on (N, J, C), one statistic a joint; in training over all processes' rows."""
 
+    # As made here, none of them is None.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, joints: int, reverse_joints: bool = False) -> None:
         """reverse_joints: parameter and statistic k belong to joint J - 1 - k of the input."""
         super().__init__(joints)
@@ -60,7 +66,8 @@ class JointNorm(nn.BatchNorm1d):
         var = differentiable.all_reduce(centred.square().sum((0, 2))) / count
         self.track(mean, var, count)
         scale = weight * torch.rsqrt(var + self.eps)
-        return (centred * scale[:, None] + bias[:, None]).to(x.dtype)
+        normed: Tensor = centred * scale[:, None] + bias[:, None]
+        return normed.to(x.dtype)
 
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, count: Tensor | float) -> None:
