@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from data.clips import ClipDataset
-from data.h36m import load_test_frames
+from data.benchmarks import find_benchmark
 from data.loader import ClipLoader, SharedBatch
 from lib.checkpoint import (
     BEST,
@@ -32,7 +31,7 @@ from lib.training.options import parse_options
 from lib.training.run import CONFIG, Run, SilentRun
 from lib.training.signals import Interrupted
 from lib.training.stages import BoneStage, LiftingStage, Stage
-from model.build import build_bone_aware, build_mdtf, check_agreement, skeleton_of
+from model.build import build_bone_aware, build_mdtf, check_agreement
 from model.ops import BACKENDS, resolve_backend, set_default_backend
 from model.ops.matmul import fast_matmul
 
@@ -125,15 +124,20 @@ def read_config(
         logger.info("config %s (this script's default)", default_config)
     else:
         raise UserError("--config FILE is missing, for instance --config configs/h36m/tiny.yaml")
-    if config.dataset != "h36m":
-        raise UserError(
-            f"{options.config or options.checkpoint}: training and evaluation on {config.dataset}"
-            " are not part of this version yet; use a Human3.6M config"
-        )
+    benchmark = find_benchmark(config.dataset)
+    config = benchmark.complete(config)
     if checkpoint:
         check_agreement(config, checkpoint)
-    if options.resume and own:
+    if checkpoint and own is not None:
         trained = make_config(own, str(checkpoint.path))
+        others = find_benchmark(trained.dataset)
+        if others.skeleton != benchmark.skeleton:
+            raise UserError(
+                f"{checkpoint.path}: trained on the joints of {others.name}, which are not those"
+                f" of {benchmark.name}; use a config of {others.name}"
+            )
+        trained = others.complete(trained)
+    if options.resume and own:
         for field in dataclasses.fields(Config):
             before, now = getattr(trained, field.name), getattr(config, field.name)
             if before != now and field.name not in FREE_ON_RESUME:
@@ -175,23 +179,22 @@ def make_stage(
     seed: int,
 ) -> Stage:
     """The model with its weights, and the test set it is scored on. Raises UserError."""
-    skeleton = skeleton_of(config)
+    benchmark = find_benchmark(config.dataset)
+    skeleton = benchmark.skeleton
     if config.stage == 1:
         bone_aware = build_bone_aware(config)
         if checkpoint:
             load_weights(bone_aware, checkpoint.model, checkpoint.path)
-        test = open_dataset(config, "test")
+        test = benchmark.open(config, "test")
         return BoneStage(bone_aware.to(device), skeleton, test, config.batch_size, device)
-    model = build_mdtf(config, checkpoint, options.stage1_checkpoint).to(device)
-    test = open_dataset(config, "test")
-    pickle_path = find_path(config.data_root) / config.dt_file
-    clip_frames, test_frames = load_test_frames(test.source, pickle_path)
-    return LiftingStage(model, config, skeleton, test, clip_frames, test_frames, device, seed)
-
-
-def open_dataset(config: Config, split: str) -> ClipDataset:
-    folders = config.clips_dirs if split == "train" else config.clips_dir
-    return ClipDataset(folders, split, config.n_frames, config.use_proj_as_2d, config.dt_file)
+    model = build_mdtf(config, checkpoint, options.stage1_checkpoint, skeleton).to(device)
+    test = benchmark.open(config, "test")
+    source = find_path(config.data_root) / config.dt_file
+    clip_frames, test_frames = benchmark.test_frames(test.source, source)
+    protocol = benchmark.evaluate
+    return LiftingStage(
+        model, config, skeleton, test, clip_frames, test_frames, protocol, device, seed
+    )
 
 
 def evaluate(task: Stage, options: argparse.Namespace, processes: Processes) -> None:
@@ -214,7 +217,7 @@ def train(
     seed: int,
     processes: Processes,
 ) -> int:
-    dataset = open_dataset(config, "train")
+    dataset = find_benchmark(config.dataset).open(config, "train")
     loader = ClipLoader(
         dataset,
         config.batch_size,

@@ -55,8 +55,8 @@ class VideoLifter:
         """model: in eval mode; flip: average with the mirrored view. Raises UserError."""
         if model.skeleton.names != H36M.names:
             raise UserError(
-                "this checkpoint was trained on other joints than Human3.6M's (dataset:"
-                " mpi_inf_3dhp?); the demo needs one of Human3.6M or of mocap"
+                "this checkpoint was trained on other joints than Human3.6M's; the demo needs one"
+                " of Human3.6M or of mocap"
             )
         self._model, self._flip, self._device = model.to(device), flip, device
         self.n_frames: int = model.n_frames
@@ -77,6 +77,7 @@ class VideoLifter:
         config: YAML, needed for a released checkpoint; stage1_checkpoint: stage-1 weights in place
         of the file's own. Raises UserError.
         """
+        from data.benchmarks import skeleton_of
         from lib.checkpoint import BEST, find_checkpoint
         from lib.config import load_config
         from lib.device import choose_device
@@ -85,7 +86,7 @@ class VideoLifter:
 
         path = find_checkpoint(checkpoint, BEST)
         settings = None if config is None else load_config(config, stage=2)
-        model = load_mdtf(path, settings, stage1_checkpoint)
+        model = load_mdtf(path, settings, stage1_checkpoint, skeleton_of)
         place = choose_device(device)
         lifter = cls(model, flip=flip, device=str(place))
         name, reason = resolve_backend("auto", place, next(model.parameters()).dtype)
@@ -94,7 +95,7 @@ class VideoLifter:
 
     def lift(self, clips: np.ndarray) -> np.ndarray:
         """(N, T, 17, 3) normalised clips -> (N, T, 17, 3) normalised poses."""
-        from lib.evaluation import predict
+        from lib.evaluation.predict import predict
 
         # A batch's size in frames, so that long clips take no more memory than short ones.
         batch_size = max(1, 864 // self.n_frames)

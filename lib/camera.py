@@ -52,6 +52,7 @@ class Camera:
 
 
 # Human3.6M's four cameras: the dataset's published intrinsics, as in VideoPose3D's tables.
+H36M_FPS = 50.0
 H36M_CAMERAS = {
     camera.name: camera
     for camera in (

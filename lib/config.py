@@ -70,10 +70,10 @@ class Config:
     fusion: str = _key("learned", choices=("learned", "mean"))
 
     # Data
-    dataset: str = _key("h36m", choices=("h36m", "mpi_inf_3dhp"))
+    dataset: str = _key("h36m")  # data/benchmarks.py has the names, and what is left out below
     data_root: str = _key("data/motion3d")
     subset_list: tuple[str, ...] = _key(())
-    dt_file: str = _key("h36m_sh_conf_cam_source_final.pkl")
+    dt_file: str = _key("")
     use_proj_as_2d: bool = _key(False)  # ground-truth 2D instead of detections
     # Poses relative to the root of each frame; false: their x and y are those on the screen, their
     # depth relative to the root of the clip's first frame
@@ -271,6 +271,4 @@ def _checked_together(config: Config, source: str) -> Config:
             f"{source}: key 'channel': {config.channel} cannot be halved {config.st_depth - 1}"
             f" times (st_depth {config.st_depth}); use a multiple of {2 ** (config.st_depth - 1)}"
         )
-    if config.dataset == "h36m" and not config.subset_list:
-        config = dataclasses.replace(config, subset_list=(f"H36M-{config.n_frames}",))
     return config

@@ -120,5 +120,3 @@ MPI_INF_3DHP = Skeleton(
     ),
     parents=(1, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
 )
-
-SKELETONS = {"h36m": H36M, "mpi_inf_3dhp": MPI_INF_3DHP}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import TypeVar
 
 from torch import nn
@@ -18,7 +19,7 @@ from lib.config import MODEL_KEYS, Config, make_config
 from lib.errors import UserError
 from lib.files import find_path
 from lib.released import State
-from lib.skeleton import SKELETONS, Skeleton
+from lib.skeleton import H36M, Skeleton
 from model.blocks import recompute_blocks
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
@@ -28,18 +29,14 @@ from model.mdtf import MDTF
 M = TypeVar("M", bound=nn.Module)
 
 
-def skeleton_of(config: Config) -> Skeleton:
-    return SKELETONS[config.dataset]
-
-
 def build_bone_aware(config: Config) -> BoneAwareModule:
     module = BoneAwareModule(config.channel, config.st_depth, config.d_state, config.d_conv)
     return _prepared(module, config)
 
 
-def build_lifter(config: Config) -> Lifter:
+def build_lifter(config: Config, skeleton: Skeleton = H36M) -> Lifter:
     lifter = Lifter(
-        skeleton_of(config),
+        skeleton,
         n_frames=config.n_frames,
         channel=config.channel,
         depth=config.st_depth,
@@ -121,23 +118,27 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
 
 
 def build_mdtf(
-    config: Config, checkpoint: Checkpoint | None, stage1_path: str | os.PathLike[str] | None
+    config: Config,
+    checkpoint: Checkpoint | None,
+    stage1_path: str | os.PathLike[str] | None,
+    skeleton: Skeleton = H36M,
 ) -> MDTF:
     """Stage 1 and lifter as one module; the lifter's weights are the checkpoint's, if there is one.
 
     stage1_path: the stage-1 weights that the user names. Raises UserError.
     """
-    lifter = build_lifter(config)
+    lifter = build_lifter(config, skeleton)
     if checkpoint:
         load_weights(lifter, checkpoint.model, checkpoint.path)
     bone_aware = find_bone_aware(config, checkpoint, stage1_path) if config.bone_branch else None
-    return assemble(config, bone_aware, lifter)
+    return assemble(config, bone_aware, lifter, skeleton)
 
 
-def assemble(config: Config, bone_aware: BoneAwareModule | None, lifter: Lifter) -> MDTF:
+def assemble(
+    config: Config, bone_aware: BoneAwareModule | None, lifter: Lifter, skeleton: Skeleton = H36M
+) -> MDTF:
     """The two stages as one module, joined as the config says."""
-    skeleton, drop_path = skeleton_of(config), config.stage1_drop_path
-    return MDTF(bone_aware, lifter, skeleton, config.bone_slots, drop_path)
+    return MDTF(bone_aware, lifter, skeleton, config.bone_slots, config.stage1_drop_path)
 
 
 def find_bone_aware(
@@ -160,11 +161,12 @@ def load_mdtf(
     path: str | os.PathLike[str],
     config: Config | None = None,
     stage1_path: str | os.PathLike[str] | None = None,
+    skeleton_of: Callable[[str], Skeleton] = lambda dataset: H36M,
 ) -> MDTF:
     """A trained MDTF in eval mode from a stage-2 checkpoint, ours or a released one.
 
     config: needed where the file carries none (a released one). stage1_path: as for build_mdtf.
-    Raises UserError.
+    skeleton_of: the joints of the data set that the config names. Raises UserError.
     """
     checkpoint = load_checkpoint(path)
     if config is None:
@@ -176,4 +178,4 @@ def load_mdtf(
     check_agreement(config, checkpoint)
     # The paper's condition is for reproducing scores; poses are wanted without its noise.
     config = dataclasses.replace(config, stage1_drop_path=False)
-    return build_mdtf(config, checkpoint, stage1_path).eval()
+    return build_mdtf(config, checkpoint, stage1_path, skeleton_of(config.dataset)).eval()

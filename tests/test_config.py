@@ -5,9 +5,11 @@ import warnings
 
 import pytest
 
+from data.benchmarks import find_benchmark
 from lib.config import Config, ConfigError, load_config, make_config
 from lib.files import PROJECT_ROOT
 
+H36M_FILES = find_benchmark("h36m")
 SHIPPED = sorted(PROJECT_ROOT.glob("configs/**/*.yaml"))
 
 RELEASED_STAGE_2 = """\
@@ -130,7 +132,7 @@ def test_a_key_that_is_left_out_has_the_published_value():
         if path.parent.name == "h36m":
             whole = load_config(path)
             required = {key: getattr(whole, key) for key in REQUIRED}
-            assert make_config(required, "a.yaml") == whole
+            assert H36M_FILES.complete(make_config(required, "a.yaml")) == whole
 
 
 def test_each_loss_weight_has_its_key():
@@ -275,7 +277,6 @@ def test_a_missing_key_is_named(key):
         ("graph", "backward"),
         ("fusion", None),
         ("stage", 3),
-        ("dataset", "h36"),
         ("data_root", 5),
         ("data_root", None),
         ("subset_list", "H36M-243"),
@@ -310,8 +311,11 @@ def test_numbers_without_a_dot_are_numbers_too(tmp_path):
 
 
 def test_the_subset_follows_the_clip_length():
-    assert make_config(REQUIRED, "a.yaml").subset_list == ("H36M-27",)
-    assert make_config({**REQUIRED, "n_frames": 81}, "a.yaml").clips_dir.name == "H36M-81"
+    assert H36M_FILES.complete(make_config(REQUIRED, "a.yaml")).subset_list == ("H36M-27",)
+    longer = H36M_FILES.complete(make_config({**REQUIRED, "n_frames": 81}, "a.yaml"))
+    assert longer.clips_dir.name == "H36M-81"
+    named = {**REQUIRED, "subset_list": ["Mine"], "dt_file": "mine.pkl"}
+    assert H36M_FILES.complete(make_config(named, "a.yaml")) == make_config(named, "a.yaml")
 
 
 def test_a_config_survives_its_own_dict():

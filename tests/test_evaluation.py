@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.benchmarks import BENCHMARKS
 from data.clips import ClipDataset
-from data.h36m import load_test_frames, read_test_frames, slice_h36m
+from data.sources.h36m import read_split
 from lib.errors import UserError
-from lib.evaluation import evaluate_h36m, evaluated_clips, predict, predict_batch, to_millimetres
+from lib.evaluation.frames import to_millimetres
+from lib.evaluation.h36m import evaluate_h36m, evaluated_clips
+from lib.evaluation.predict import predict, predict_batch
 from lib.geometry import flip_pose
 from lib.skeleton import H36M
 from tests.samples import CAMERAS, h36m_rows, h36m_tables, write_pickle
@@ -25,8 +28,9 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     tables = h36m_tables()
     path = write_pickle(folder / "a.pkl", tables)
-    slice_h36m(path, folder / "H36M-9", T)
-    clips, frames = load_test_frames(ClipDataset(folder / "H36M-9", "test", T).source, path)
+    benchmark = BENCHMARKS["h36m"]
+    benchmark.slice(path, folder / "H36M-9", T)
+    clips, frames = benchmark.test_frames(ClipDataset(folder / "H36M-9", "test", T).source, path)
     return tables["test"], clips, frames
 
 
@@ -179,10 +183,10 @@ def test_millimetres_by_hand():
     rng = np.random.default_rng(0)
     rows = h36m_rows(rng, [("v", "54138969", "A", T)], is_test=True)
     rows["2.5d_factor"][:] = 4
-    frames = read_test_frames(rows, "a", np.array(rows["source"]), np.full((T, 2), [1000, 1002]))
+    frames = read_split(rows, "test", "a").test_frames()
     poses = np.zeros((1, T, 17, 3), np.float32)
     poses[..., 5, :] = [1.0, -0.5, 0.25]
-    found = to_millimetres(poses, np.arange(T)[None], frames)
+    found = to_millimetres(poses, np.arange(T)[None], frames, H36M)
     assert np.allclose(found[..., 5, :], [2000, -1000, 500])
     assert np.allclose(np.delete(found, 5, axis=-2), 0)
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.clips import ArrayClips, ClipDataset
-from data.h36m import read_pickle
-from data.preprocess.mocap import read_mocap
+from data.clips import ClipDataset
 from data.safe_pickle import load_pickle
+from data.sources.h36m import read_tables
+from data.sources.mocap import read_mocap
+from data.store import ArrayClips
 from demo.keypoint_files import read_keypoints
 from lib.checkpoint import load_checkpoint
 from lib.errors import UserError
@@ -78,7 +79,7 @@ def motion_capture(path: Path) -> None:
 
 
 LOADERS: dict[str, tuple[Callable, Callable, str]] = {
-    "pickle": (a_pickle, read_pickle, "rows.pkl"),
+    "pickle": (a_pickle, read_tables, "rows.pkl"),
     "checkpoint": (a_checkpoint, load_checkpoint, "best_epoch.pth.tr"),
     "keypoint arrays": (keypoint_arrays, read_keypoints, "keypoints.npz"),
     "keypoint JSON": (keypoint_json, read_keypoints, "keypoints.json"),
@@ -179,7 +180,7 @@ def test_terabytes_claimed_by_a_pickle_are_not_allocated(
 
 @pytest.mark.parametrize("claim", ["(1099511627776, 17, 3)", "(9, 17, 3, 1000000)", "(-5, 17, 3)"])
 def test_absurd_shapes_in_array_files_are_an_error(tmp_path, claim, memory_limit):
-    from data.clips import ArrayWriter
+    from data.store import ArrayWriter
 
     directory = tmp_path / "H36M-9"
     pose = np.zeros((20, 17, 3), np.float32)

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.bodies import random_body, scale_bones
 from data.preprocess import mocap
-from data.preprocess.mocap import check_held_out, mocap_rows, read_mocap
-from data.preprocess.synthetic import perform, rest_pose
-from data.projection import CAMERAS, MIN_DEPTH
+from data.sources.mocap import check_held_out, mocap_videos, read_mocap
+from data.sources.synthetic import perform, rest_pose
+from data.views import MIN_DEPTH, random_body, scale_bones
 from lib.errors import UserError
 from lib.skeleton import H36M
 from tests.skips import SHARED, needs_shared
@@ -81,42 +80,45 @@ def test_a_taller_person_stands_with_the_feet_at_the_same_place(file):
 
 
 def test_rows_have_the_actions_and_held_out_subjects_of_the_file(file):
-    videos = list(mocap_rows(read_mocap(file), num_cameras=2, seed=0))
-    sources = [rows["source"][0] for _, rows in videos]
-    assert len(set(sources)) == len(sources)
-    for split, rows in videos:
-        assert len(set(rows["source"])) == 1
-        subject = rows["source"][0].split("_")[1]
-        assert (split == "test") == (subject == "b")
-        assert set(rows["action"]) <= {"slow walk", "sit"}
+    videos = [
+        (split, video)
+        for split, sequences in mocap_videos(read_mocap(file), num_cameras=2, seed=0)
+        for video in sequences.videos
+    ]
+    names = [video.name for _, video in videos]
+    assert len(set(names)) == len(names)
+    for split, video in videos:
+        assert video.name.split("_")[1] == video.subject
+        assert (split == "test") == (video.subject == "b")
+        assert video.action in ("slow walk", "sit")
+        assert video.fps == 50
     for name, about in CLIPS.items():  # each camera films each frame once
         of_clip = [
-            rows
-            for _, rows in videos
-            if rows["source"][0].startswith(f"s_{about['subject']}_")
-            and rows["action"][0] == about["action"]
+            video.frames
+            for _, video in videos
+            if (video.subject, video.action) == (about["subject"], about["action"])
         ]
-        assert sum(len(rows["source"]) for rows in of_clip) == 2 * 80, name
+        assert sum(of_clip) == 2 * 80, name
 
 
 def test_every_clip_has_a_body_and_a_camera_of_its_own(file):
     """The same motion under two names, one of them held out: different pictures."""
     clip = read_mocap(file)[0]
     twin = replace(clip, name="twin", subject="b", split="test")
-    (_, one), (_, other) = mocap_rows([clip, twin], num_cameras=1, seed=0)
-    assert abs(one["2.5d_factor"][0] / other["2.5d_factor"][0] - 1) > 0.01
-    one, other = (np.ptp(rows["joints_2.5d_image"][..., 1], axis=1) for rows in (one, other))
+    (_, one), (_, other) = mocap_videos([clip, twin], num_cameras=1, seed=0)
+    assert abs(one.factor[0] / other.factor[0] - 1) > 0.01
+    one, other = (np.ptp(video.joint_3d_mm[..., 1], axis=1) for video in (one, other))
     assert abs(one.mean() / other.mean() - 1) > 0.01  # height, mm
 
 
 def test_a_clip_s_randomness_does_not_depend_on_its_neighbours(file):
     clips = read_mocap(file)
-    alone = [rows for _, rows in mocap_rows(clips[2:], num_cameras=1, seed=0)]
-    together = [rows for s, rows in mocap_rows(clips, num_cameras=1, seed=0) if s == "test"]
-    other_seed = [rows for _, rows in mocap_rows(clips[2:], num_cameras=1, seed=1)]
+    alone = [video for _, video in mocap_videos(clips[2:], num_cameras=1, seed=0)]
+    together = [v for split, v in mocap_videos(clips, num_cameras=1, seed=0) if split == "test"]
+    other_seed = [video for _, video in mocap_videos(clips[2:], num_cameras=1, seed=1)]
     for a, b in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(a["joint_2d"], b["joint_2d"])
-    assert not np.array_equal(alone[0]["joint_2d"], other_seed[0]["joint_2d"])
+        np.testing.assert_array_equal(a.joint_2d, b.joint_2d)
+    assert not np.array_equal(alone[0].joint_2d, other_seed[0].joint_2d)
 
 
 def truncated(path):
@@ -229,13 +231,13 @@ def test_real_motion_is_whole_and_in_the_picture():
         "cmu131",
         "cmu135",
     }
-    cameras = {camera.name: camera for camera in CAMERAS}
     some = clips[::40]
     frames = 0
-    for _, rows in mocap_rows(some, num_cameras=1, seed=0):
-        frames += len(rows["source"])
-        camera = cameras[rows["camera_name"][0]]
-        xy, z = rows["joint3d_image"][..., :2], rows["joint3d_image"][..., 2]
-        assert (xy >= 0).all() and (xy <= camera.size).all()
-        assert (rows["2.5d_factor"][:, None] * (np.mean(camera.focal) + z)).min() > MIN_DEPTH
+    for _, sequences in mocap_videos(some, num_cameras=1, seed=0):
+        (video,) = sequences.videos
+        frames += video.frames
+        xy, z = sequences.joint_3d[..., :2], sequences.joint_3d[..., 2]
+        assert (xy >= 0).all() and (xy <= video.camera.size).all()
+        depth = sequences.factor[:, None] * (np.mean(video.camera.focal) + z)
+        assert depth.min() > MIN_DEPTH
     assert frames == sum(len(clip.motion) for clip in some)

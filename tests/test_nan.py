@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lib.config import load_config
 from lib.errors import UserError
-from lib.evaluation import predict
+from lib.evaluation.predict import predict
 from lib.processes import Processes
 from lib.skeleton import H36M
 from lib.training.stages import BoneStage, LiftingStage
@@ -158,7 +158,7 @@ def test_a_model_with_a_nan_is_neither_trained_nor_evaluated():
     """NaN in each parameter and statistic in turn, also of the frozen stage 1."""
     clip, model, cpu = OneClip(), small_mdtf(), torch.device("cpu")
     config = load_config("configs/quickstart/tiny.yaml")
-    stage = LiftingStage(model, config, H36M, clip, None, None, cpu)
+    stage = LiftingStage(model, config, H36M, clip, None, None, None, cpu)
     optimizer = torch.optim.SGD(model.lifter.parameters(), 0.1)
     step = Stepper(model, stage.losses, optimizer, device=cpu, processes=Processes())
     for name in with_one_spoilt(model, NAN):

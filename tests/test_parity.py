@@ -8,7 +8,7 @@ import torch
 
 from lib.checkpoint import load_weights
 from lib.errors import UserError
-from lib.evaluation import predict
+from lib.evaluation.predict import predict
 from lib.geometry import bone_features, flip_pose
 from lib.released import released_names, translate_released
 from lib.skeleton import H36M

@@ -10,12 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.bodies import random_body
 from data.clips import clip_index
-from data.h36m import read_frames, read_pickle, read_test_frames
 from data.preprocess import synthetic
-from data.preprocess.synthetic import ACTIONS, GRAVITY, perform, pose_body, rest_pose
-from data.projection import (
+from data.preprocess.common import write_videos
+from data.sequences import on_screen
+from data.sources.h36m import read_split, read_tables
+from data.sources.synthetic import (
+    ACTIONS,
+    GRAVITY,
+    arm,
+    jump,
+    perform,
+    pose_body,
+    rest_pose,
+    synthetic_videos,
+)
+from data.views import (
     CAMERAS,
     MIN_DEPTH,
     View,
@@ -24,12 +34,12 @@ from data.projection import (
     film,
     hidden,
     image_and_depth,
-    write_pickle,
+    random_body,
 )
 from lib.camera import Camera
 from lib.cli import run_main
 from lib.errors import UserError
-from lib.evaluation import EXCLUDED_SOURCES, evaluate_h36m
+from lib.evaluation.h36m import EXCLUDED_SOURCES, evaluate_h36m
 from lib.skeleton import H36M
 
 SCRIPT = Path(synthetic.__file__)
@@ -43,8 +53,8 @@ def run(*args, cwd):
 
 
 def make(path, seed=0):
-    train = list(synthetic.synthetic_rows(21, 2, **SIZE, seed=seed))
-    write_pickle(path, train, list(synthetic.synthetic_rows(61, 1, **SIZE, seed=seed)))
+    train = list(synthetic_videos(21, 2, **SIZE, seed=seed))
+    write_videos(path, train, list(synthetic_videos(61, 1, **SIZE, seed=seed)), force=False)
     return path
 
 
@@ -55,7 +65,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(file):
-    return read_pickle(file)
+    return read_tables(file)
 
 
 def motion(action, seed=0, num_frames=300):
@@ -119,7 +129,7 @@ def test_actions_do_what_their_name_says(seed):
 
 def test_a_jump_falls_as_things_fall():
     t = np.arange(400) / 50
-    _, lift = synthetic.jump(np.random.default_rng(5), t)
+    _, lift = jump(np.random.default_rng(5), t)
     flying = (lift[:-2] > 0) & (lift[1:-1] > 0) & (lift[2:] > 0)
     assert flying.sum() > 20
     np.testing.assert_allclose(np.diff(lift, 2)[flying] * 50**2, -GRAVITY, rtol=1e-6)
@@ -131,7 +141,7 @@ def test_a_turned_joint_by_hand():
     still = {"pelvis": np.eye(3)}
     shoulder = pose_body(offsets, still, 1)[0, JOINT["left_shoulder"]]
     for roll, forearm in ((0, (250, 0, 0)), (90, (0, 0, 250))):
-        pose = pose_body(offsets, still | synthetic.arm("left", 0, 90, 90, roll), 1)[0]
+        pose = pose_body(offsets, still | arm("left", 0, 90, 90, roll), 1)[0]
         elbow, wrist = pose[JOINT["left_elbow"]], pose[JOINT["left_wrist"]]
         np.testing.assert_allclose(elbow - shoulder, (0, 280, 0), atol=1e-9)
         np.testing.assert_allclose(wrist - elbow, forearm, atol=1e-9)
@@ -342,19 +352,20 @@ def test_everyone_is_in_the_picture_and_the_pictures_give_the_bodies_back(rows):
 
 def test_a_perfect_prediction_has_error_zero_and_a_worse_one_what_it_must(rows):
     """By the protocol's own code; then with each left wrist 8 pixels too deep."""
-    frames = read_frames(rows["test"], "test")
-    protocol = read_test_frames(rows["test"], "test", frames.source, frames.image_size)
-    clips = clip_index(frames.source, 27, 27)
-    perfect = frames.pose_3d[clips] - frames.pose_3d[clips][..., :1, :]
+    sequences = read_split(rows["test"], "test", "a.pkl")
+    protocol = sequences.test_frames()
+    clips = clip_index(sequences.video, 27, 27)
+    _, pose_3d = on_screen(sequences)
+    perfect = pose_3d[clips] - pose_3d[clips][..., :1, :]
     report = evaluate_h36m(perfect, clips, protocol, H36M)
-    assert report.mpjpe < 1e-3 and report.p_mpjpe < 1e-3
+    assert report.averages["mpjpe"] < 1e-3 and report.averages["p_mpjpe"] < 1e-3
 
     perfect[..., JOINT["left_wrist"], 2] += 8 / 500
     report = evaluate_h36m(perfect, clips, protocol, H36M)
     used = rows["test"]["2.5d_factor"][clips]
     action = np.array(rows["test"]["action"])[clips]
     expected = np.mean([8 * used[action == name].mean() / 17 for name in ACTIONS])
-    assert report.mpjpe == pytest.approx(expected, rel=1e-4)
+    assert report.averages["mpjpe"] == pytest.approx(expected, rel=1e-4)
 
 
 # --- The command ---

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.benchmarks import BENCHMARKS
 from data.clips import ClipDataset
 from data.preprocess import visualize
 from data.preprocess.visualize import BODY_MM, PANEL, Motion, pictures, read_motion, to_room
@@ -12,6 +13,8 @@ from lib.camera import from_screen
 from lib.skeleton import H36M
 from tests.samples import CAMERAS, TEST_VIDEOS, h36m_tables, write_pickle
 from tests.training import make_data, run_command
+
+H36M_FILES = BENCHMARKS["h36m"]
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +57,9 @@ def test_sequences_as_gif(place, tmp_path, source):
 
 def test_all_kinds_of_a_data_set_hold_the_same_motion(place):
     """The first clip is the first 9 frames of the first video."""
-    video = read_motion(place / "synthetic.pkl", "test", "0")
+    video = read_motion(H36M_FILES, place / "synthetic.pkl", "test", "0")
     for folder in ("H36M-9", "released"):
-        clip = read_motion(place / folder, "test", "0")
+        clip = read_motion(H36M_FILES, place / folder, "test", "0")
         np.testing.assert_array_equal(clip.pose_2d, video.pose_2d[:9])
         np.testing.assert_array_equal(clip.pose_3d, video.pose_3d[:9])
 
@@ -67,19 +70,21 @@ def test_videos_by_name_and_by_number(tmp_path):
     del tables["test"]["confidence"]
     path = write_pickle(tmp_path / "a.pkl", tables)
     for number, (name, camera, _, frames) in enumerate(TEST_VIDEOS):
-        by_number, by_name = (read_motion(path, "test", key) for key in (str(number), name))
+        by_number, by_name = (
+            read_motion(H36M_FILES, path, "test", key) for key in (str(number), name)
+        )
         assert by_number.name == by_name.name == name
         assert np.array_equal(by_number.pose_2d, by_name.pose_2d)
         assert len(by_number.pose_3d) == frames
         pixels = from_screen(by_name.pose_2d[..., :2], CAMERAS[camera])
         rows = [i for i, source in enumerate(tables["test"]["source"]) if source == name]
         np.testing.assert_allclose(pixels, tables["test"]["joint_2d"][rows], atol=1e-3)
-    assert read_motion(path, "train", "1").name == "s_01_act_02_subact_01_ca_02"
+    assert read_motion(H36M_FILES, path, "train", "1").name == "s_01_act_02_subact_01_ca_02"
 
 
 def test_a_person_stands_upright_on_the_floor_in_its_own_shape(place):
-    motion = read_motion(place / "synthetic.pkl", "test", "0")
-    room = to_room(motion.pose_3d)
+    motion = read_motion(H36M_FILES, place / "synthetic.pkl", "test", "0")
+    room = to_room(motion.pose_3d, H36M)
     assert np.allclose(room[..., 2].min(-1), 0)
     assert (room[:, H36M.index("head"), 2] > room[:, H36M.index("pelvis"), 2] + 400).all()
 
@@ -98,7 +103,7 @@ def test_keypoints_are_drawn_where_they_are():
     wrist = H36M.index("left_wrist")
     pose_2d[0, wrist, :2] = 0.5, -0.25
     pose_3d = np.random.default_rng(0).standard_normal((1, 17, 3)).astype(np.float32)
-    (picture,) = pictures(Motion("a", pose_2d, pose_3d), 50)
+    (picture,) = pictures(Motion("a", pose_2d, pose_3d, 50, H36M))
     x, y = round(PANEL * 0.75), round(PANEL * 0.375)
     assert tuple(picture[y, x]) == H36M.colors[wrist][::-1]
     assert (picture[: y - 10, :PANEL] == 255).all()
@@ -130,4 +135,4 @@ def test_the_data_are_not_replaced_by_their_film(place, tmp_path):
     status, _, errors = film(place / "synthetic.pkl", "--output", link)
     assert status == 2
     assert "is read from too" in errors
-    assert read_motion(place / "synthetic.pkl", "test", "0").name
+    assert read_motion(H36M_FILES, place / "synthetic.pkl", "test", "0").name

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import train
-from data.h36m import slice_h36m
+from data.benchmarks import BENCHMARKS
 from data.preprocess import synthetic
 from lib.checkpoint import BEST, LATEST
 from lib.cli import run_main
@@ -39,7 +39,7 @@ def make_data(root: Path) -> None:
     arguments = ["--data-root", str(root), "--dt-file", "synthetic.pkl", "--frames", "12"]
     arguments += ["--train-subjects", "1", "--test-subjects", "1"]
     run_command(synthetic.main, arguments)
-    slice_h36m(root / "synthetic.pkl", root / "H36M-9", 9)
+    BENCHMARKS["h36m"].slice(root / "synthetic.pkl", root / "H36M-9", 9)
     for stage in (1, 2):
         (root / f"stage{stage}.yaml").write_text(CONFIG.format(stage=stage, root=root))
 

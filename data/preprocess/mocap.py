@@ -2,147 +2,38 @@
 
     python data/preprocess/mocap.py mocap17.npz
 
-The .npz holds one array (T, 17, 3) per clip, in Human3.6M's joint order, z up, floor near 0, and
-`__meta__`, a JSON string:
-
-    {"head": {"fps": 50, "unit_m": metres of one step of the arrays, "parents": [-1, 0, 1, ...]},
-     "clips": {name: {"subject": ..., "action": ..., "split": "train" or "test"}, ...}}
+data/sources/mocap.py describes the .npz.
 """
 
-import json
 import sys
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import numpy as np
-
-from data.bodies import random_body, scale_bones
-from data.projection import (
-    FPS,
-    Rows,
-    add_output_flags,
-    film_rows,
-    refuse_to_overwrite,
-    write_pickle,
-)
+from data.preprocess.common import add_output_flags, refuse_to_overwrite, write_videos
+from data.sequences import Sequences
+from data.sources.mocap import check_held_out, mocap_videos, read_mocap
 from lib.cli import CommandParser, run_main
-from lib.errors import UserError
-from lib.files import UNREADABLE, find_path, refuse_same_file
-from lib.skeleton import H36M
-
-FORMAT = "data/preprocess/mocap.py describes the format"
+from lib.files import find_path, refuse_same_file
 
 
-@dataclass(frozen=True)
-class Clip:
-    name: str
-    subject: str
-    action: str
-    split: str
-    motion: np.ndarray  # (T, J, 3) mm
-
-
-def read_mocap(path: Path) -> list[Clip]:
-    """All clips of the .npz; UserError if it is not in the format described above."""
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("it is not an .npz, or the end is missing")
-            with np.load(path, allow_pickle=False) as arrays:
-                return parse_mocap(arrays)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the motion capture's .npz") from None
-    except KeyError as error:
-        raise UserError(f"{path}: __meta__ lacks the key {error}; {FORMAT}") from None
-    except UNREADABLE as error:
-        raise UserError(f"{path}: cannot be read as motion capture: {error}; {FORMAT}") from None
-
-
-def parse_mocap(arrays: Mapping[str, Any]) -> list[Clip]:
-    meta = json.loads(str(read_array(arrays, "__meta__")))
-    if not isinstance(meta, dict):
-        raise ValueError("__meta__ is not a JSON object")
-    head, clips = meta["head"], meta["clips"]
-    if tuple(head["parents"]) != H36M.parents:
-        raise ValueError(f"its joints' parents are {head['parents']}, not Human3.6M's")
-    if head["fps"] != FPS:
-        raise ValueError(f"it has {head['fps']} frames a second, not {FPS}")
-    unit = head["unit_m"]
-    if not (isinstance(unit, int | float) and unit > 0):
-        raise ValueError(f"its unit is {unit!r}, not a number of metres")
-    return [
-        parse_clip(name, about, read_array(arrays, name), 1000 * unit)
-        for name, about in clips.items()
-    ]
-
-
-def read_array(arrays: Mapping[str, Any], name: str) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(f"there is no array {name}")
-    try:
-        return arrays[name]
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"array {name}: {error}") from None
-
-
-def parse_clip(name: str, about: dict, array: np.ndarray, unit_mm: float) -> Clip:
-    if array.ndim != 3 or array.shape[1:] != (H36M.num_joints, 3) or not len(array):
-        raise ValueError(f"clip {name} has shape {array.shape}, not (frames, 17, 3)")
-    if about["split"] not in ("train", "test"):
-        raise ValueError(f"clip {name} is of split {about['split']!r}, not 'train' or 'test'")
-    if array.dtype.kind not in "if" or not np.isfinite(array).all():
-        raise ValueError(f"clip {name} has coordinates that are not finite numbers")
-    motion = array * unit_mm
-    return Clip(name, about["subject"], about["action"], about["split"], motion)
-
-
-def check_held_out(clips: list[Clip]) -> None:
-    subjects = {s: {clip.subject for clip in clips if clip.split == s} for s in ("train", "test")}
-    both = sorted(subjects["train"] & subjects["test"])
-    if both:
-        raise UserError(f"subject {both[0]} is in the training and the test clips: not held out")
-
-
-def mocap_rows(clips: list[Clip], *, num_cameras: int, seed: int) -> Iterator[tuple[str, Rows]]:
-    """(split, one video's rows) for every clip, window of it that fits the image, and camera.
-
-    A clip's randomness depends on its name and the seed alone, not on the clips beside it.
-    """
-    actions = {action: n for n, action in enumerate(sorted({clip.action for clip in clips}), 1)}
-    takes: Counter[str] = Counter()
-    for clip in clips:
-        rng = np.random.default_rng([seed, zlib.crc32(clip.name.encode())])
-        motion = scale_bones(clip.motion, random_body(rng))
-        act = f"s_{clip.subject}_act_{actions[clip.action]:02d}"
-        for rows in film_rows(
-            rng, motion, num_cameras=num_cameras, act=act, action=clip.action, takes=takes
-        ):
-            yield clip.split, rows
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
     parser.add_argument("mocap", type=Path, help="the motion capture's .npz")
     add_output_flags(parser, dt_file="mocap.pkl", num_cameras=2)
-    args = parser.parse_args()
-
-    source = find_path(args.mocap)
-    refuse_same_file(args.data_root / args.dt_file, [source])
-    refuse_to_overwrite(args.data_root / args.dt_file, args.force)
+    args = parser.parse_args(argv)
+    source, output = find_path(args.mocap), args.data_root / args.dt_file
+    refuse_same_file(output, [source])
+    refuse_to_overwrite(output, args.force)
     clips = read_mocap(source)
     check_held_out(clips)
-    videos: dict[str, list[Rows]] = {"train": [], "test": []}
-    for split, rows in mocap_rows(clips, num_cameras=args.cameras, seed=args.seed):
-        videos[split].append(rows)
-    write_pickle(args.data_root / args.dt_file, **videos, force=args.force)
+    videos: dict[str, list[Sequences]] = {"train": [], "test": []}
+    for split, video in mocap_videos(clips, num_cameras=args.cameras, seed=args.seed):
+        videos[split].append(video)
+    write_videos(output, **videos, force=args.force)
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from lib import metrics
 from lib.config import Config
 from lib.errors import UserError
-from lib.evaluation import Report, TestFrames, evaluate_h36m, predict
+from lib.evaluation.frames import TestFrames
+from lib.evaluation.predict import predict
+from lib.evaluation.report import Evaluate, Report
 from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
 from lib.processes import Processes
@@ -165,17 +167,19 @@ class LiftingStage:
         test: Clips,
         clip_frames: np.ndarray,
         test_frames: TestFrames,
+        protocol: Evaluate,
         device: Any,
         seed: int = 0,
     ) -> None:
-        """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips.
+        """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips; protocol: how the
+        predictions for them are scored.
 
         seed: of the noise that stage 1's DropPath makes where config.stage1_drop_path is set.
         """
         self.model = self.train_model = model
         self.config, self.skeleton = config, skeleton
         self.test, self.clip_frames, self.test_frames = test, clip_frames, test_frames
-        self.device, self.seed = torch.device(device), seed
+        self.protocol, self.device, self.seed = protocol, torch.device(device), seed
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         target = training_target(batch.pose_3d, self.skeleton.root, self.config.root_rel)
@@ -203,7 +207,7 @@ class LiftingStage:
         if not parts:
             return None
         poses = np.concatenate(parts)
-        return evaluate_h36m(
+        return self.protocol(
             poses,
             self.clip_frames,
             self.test_frames,

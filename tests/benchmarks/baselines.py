@@ -8,11 +8,10 @@ units the model predicts in and scored by the same protocol.
 
 import numpy as np
 
+from data.benchmarks import find_benchmark
 from data.clips import ClipDataset
-from data.h36m import load_test_frames
 from lib.cli import CommandParser, run_main
 from lib.config import load_config
-from lib.evaluation import evaluate_h36m
 from lib.files import find_path, refuse_same_file, write_json
 from lib.skeleton import H36M
 
@@ -45,13 +44,12 @@ def main() -> None:
     parser.add_argument("--report", metavar="FILE.json")
     options = parser.parse_args()
     config = load_config(options.config, options.set)
+    benchmark = find_benchmark(config.dataset)
+    config = benchmark.complete(config)
     if options.report:
         refuse_same_file(options.report, [options.config, *config.clips_dirs])
-    train, test = (
-        ClipDataset(config.clips_dir, split, config.n_frames, config.use_proj_as_2d)
-        for split in ("train", "test")
-    )
-    clips, frames = load_test_frames(test.source, find_path(config.data_root) / config.dt_file)
+    train, test = (benchmark.open(config, split) for split in ("train", "test"))
+    clips, frames = benchmark.test_frames(test.source, find_path(config.data_root) / config.dt_file)
     mean, weights = fit(train)
     linear = [read(test, start)[0] @ weights for start in range(0, len(test), CHUNK)]
     shape = (len(test), config.n_frames, H36M.num_joints, 3)
@@ -59,7 +57,7 @@ def main() -> None:
         "mean training pose": np.broadcast_to(mean, shape),
         "linear least squares": np.concatenate(linear).reshape(shape),
     }
-    reports = {n: evaluate_h36m(p, clips, frames, H36M) for n, p in predictions.items()}
+    reports = {n: benchmark.evaluate(p, clips, frames, H36M) for n, p in predictions.items()}
     columns = next(iter(reports.values())).scores()
     print(f"{'baseline':<22}" + "".join(f"{name:>14}" for name in columns))
     for name, report in reports.items():

@@ -27,8 +27,9 @@ from lib.config import load_config
 from lib.geometry import polar_bins
 from lib.losses import lifting_losses
 from lib.numbers import whole_number
+from lib.skeleton import H36M
 from model.blocks import recompute_blocks
-from model.build import assemble, build_bone_aware, build_lifter, skeleton_of
+from model.build import assemble, build_bone_aware, build_lifter
 from model.mamba import BiMamba
 from model.mdtf import MDTF
 from model.ops import set_default_backend
@@ -79,7 +80,7 @@ def training_step(model: MDTF, pose: Tensor, backend: str = "auto") -> Callable[
 
 def stage_1_step(batch: int) -> Callable[[], None]:
     config = load_config("configs/h36m/first.yaml")
-    model, skeleton, pose = build_bone_aware(config), skeleton_of(config), clips(batch)
+    model, skeleton, pose = build_bone_aware(config), H36M, clips(batch)
     labels = polar_bins(pose, skeleton).flatten()
 
     def run() -> None:

@@ -10,18 +10,17 @@ import argparse
 import contextlib
 import io
 import math
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from data.benchmarks import BENCHMARKS
 from data.clips import ClipDataset
-from data.h36m import load_test_frames, slice_h36m
 from data.preprocess import synthetic
 from lib.cli import CommandParser, run_main
 from lib.config import load_config
-from lib.evaluation import evaluate_h36m, predict
+from lib.evaluation.predict import predict
 from lib.losses import lifting_losses
 from lib.numbers import whole_number
 from lib.skeleton import H36M
@@ -29,17 +28,18 @@ from lib.training.optim import make_optimizer
 from model.build import build_bone_aware, build_lifter
 from model.mdtf import MDTF
 
+BENCHMARK = BENCHMARKS["h36m"]
 CLIPS, LIMIT = 4, 5.0  # mm
 LEARNING_RATE, WARM_UP = 1e-3, 50  # a linear start of that many steps, then a cosine to 0
 
 
 def make_clips(folder: Path, frames: int) -> ClipDataset:
     """The test split: only there the file says how many millimetres a pixel is."""
-    sys.argv = ["synthetic", "--data-root", str(folder), "--frames", str(4 * frames)]
-    sys.argv += ["--train-subjects", "1", "--test-subjects", "1"]
+    flags = ["--data-root", str(folder), "--frames", str(4 * frames)]
+    flags += ["--train-subjects", "1", "--test-subjects", "1"]
     with contextlib.redirect_stdout(io.StringIO()):
-        synthetic.main()
-    slice_h36m(folder / "synthetic.pkl", folder / "clips", frames)
+        synthetic.main(flags)
+    BENCHMARK.slice(folder / "synthetic.pkl", folder / "clips", frames)
     return ClipDataset(folder / "clips", "test", frames, dt_file="synthetic.pkl")
 
 
@@ -63,9 +63,9 @@ def overfit(dataset: ClipDataset, options: argparse.Namespace) -> float:
         optimizer.step()
         if (step + 1) % 100 == 0:
             print(f"step {step + 1}: loss {losses['total'].item():.5f}", flush=True)
-    ids, frames = load_test_frames(dataset.source, Path())
+    ids, frames = BENCHMARK.test_frames(dataset.source, Path())
     poses = predict(model.eval(), batch.pose_2d, H36M, flip=False)
-    return evaluate_h36m(poses, ids[clips], frames, H36M).scores()["mpjpe"]
+    return BENCHMARK.evaluate(poses, ids[clips], frames, H36M).scores()["mpjpe"]
 
 
 def main() -> int:

@@ -1,29 +1,63 @@
-"""Motion in the world -> rows of the Human3.6M file: cameras around a person, and a 2D detector.
+"""Motion in the world -> what Human3.6M's cameras and a 2D detector see of it, on any body.
 
 World: millimetres, z up, floor at 0. Camera: x right, y down, z forward. T frames, J = 17 joints.
 """
 
-import argparse
-import pickle
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 
-from lib.camera import H36M_CAMERAS, Camera
+from data.sequences import Sequences, Video
+from lib.camera import H36M_CAMERAS, H36M_FPS, Camera
 from lib.errors import UserError
-from lib.files import PROJECT_ROOT, write_atomic
-from lib.numbers import whole_number
 from lib.skeleton import H36M
 
-Rows = dict[str, np.ndarray | list[str]]
-
-FPS = 50
 CAMERAS = tuple(H36M_CAMERAS.values())
+
+# --- Bodies -----------------------------------------------------------------------------------
+
+STATURE = (0.9, 1.1)
+# Bones that grow and shrink together, besides the whole body: arms are not as long as legs are.
+PROPORTION = (0.92, 1.08)
+BONE_GROUPS = (
+    ("left_hip", "right_hip"),
+    ("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ("spine", "thorax"),
+    ("neck", "head"),
+    ("left_shoulder", "right_shoulder"),
+    ("left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+)
+LEGS = BONE_GROUPS[1]
+
+
+def random_body(rng: np.random.Generator) -> np.ndarray:
+    """(J,) the factor of each joint's bone to its parent; the same on the left and the right."""
+    factors = np.full(H36M.num_joints, rng.uniform(*STATURE))
+    for group in BONE_GROUPS:
+        factors[[H36M.index(name) for name in group]] *= rng.uniform(*PROPORTION)
+    return factors
+
+
+def scale_bones(motion: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """The same joint angles (T, J, 3) on another body; factors (J,), one for each joint's bone.
+
+    Steps grow with the legs, so that feet still stand where they stood, and the lowest point of
+    the motion stays where it was.
+    """
+    scaled = np.empty_like(motion)
+    scaled[:, H36M.root] = motion[:, H36M.root] * factors[H36M.index(LEGS[0])]
+    for parent, child in H36M.bones:  # parents come before their children
+        bone = motion[:, child] - motion[:, parent]
+        scaled[:, child] = scaled[:, parent] + factors[child] * bone
+    scaled[..., 2] += motion[..., 2].min() - scaled[..., 2].min()
+    return scaled
+
+
+# --- Cameras ----------------------------------------------------------------------------------
 
 # Where Human3.6M's cameras stand, around a person who walks about: mm and degrees.
 DISTANCE = (4000.0, 6500.0)
@@ -190,99 +224,42 @@ def detect(
     return joint_2d, np.clip(confidence, 0.01, 1.0)[..., None]
 
 
-# --- The file ---------------------------------------------------------------------------------
+# --- Videos -----------------------------------------------------------------------------------
 
 
-def video_rows(
-    rng: np.random.Generator, motion: np.ndarray, view: View, source: str, action: str
-) -> Rows:
-    """One video: a motion (T, J, 3) seen by a view, as the columns of the Human3.6M file."""
+def video_of(
+    rng: np.random.Generator, motion: np.ndarray, view: View, name: str, action: str, subject: str
+) -> Sequences:
+    """One video: a motion (T, J, 3) as a view and a detector see it, in Human3.6M's 2.5D."""
     image, factor = image_and_depth(view.to_camera(motion), view.camera)
     joint_2d, confidence = detect(rng, image, factor)
-    return {
-        "joint_2d": joint_2d.astype(np.float32),
-        "confidence": confidence.astype(np.float32),
-        "joint3d_image": image.astype(np.float32),
-        "camera_name": [view.camera.name] * len(motion),
-        "source": [source] * len(motion),
-        "action": [action] * len(motion),
-        "2.5d_factor": factor.astype(np.float32),
-        "joints_2.5d_image": (image * factor[:, None, None]).astype(np.float32),
-    }
+    return Sequences(
+        [Video(name, view.camera, action, subject, H36M_FPS, len(motion))],
+        joint_2d.astype(np.float32),
+        confidence[..., 0].astype(np.float32),
+        image.astype(np.float32),
+        factor.astype(np.float32),
+        (image * factor[:, None, None]).astype(np.float32),
+    )
 
 
-def film_rows(
+def film_videos(
     rng: np.random.Generator,
     motion: np.ndarray,
     *,
     num_cameras: int,
-    act: str,
+    subject: str,
     action: str,
+    action_number: int,
     takes: Counter[str],
-) -> Iterator[Rows]:
-    """The videos of a motion (T, J, 3), each with a `source` of its own.
+) -> Iterator[Sequences]:
+    """The videos of a motion (T, J, 3), each with a name of its own, like Human3.6M's.
 
-    act: the source's first half, 's_01_act_02'; takes: how many windows each act has had so far.
+    takes: how many windows each act of each subject has had so far.
     """
+    act = f"s_{subject}_act_{action_number:02d}"
     for window, views in film(rng, motion, num_cameras):
         takes[act] += 1
         for index, view in views:
-            source = f"{act}_subact_{takes[act]:02d}_ca_{index + 1:02d}"
-            yield video_rows(rng, window, view, source, action)
-
-
-TRAIN_COLUMNS = ("joint_2d", "confidence", "joint3d_image", "camera_name", "source")
-TEST_COLUMNS = (*TRAIN_COLUMNS, "action", "2.5d_factor", "joints_2.5d_image")
-
-
-def join_videos(videos: Sequence[Rows], columns: Sequence[str]) -> Rows:
-    """The rows of all videos, one after the other."""
-    joined: Rows = {}
-    for column in columns:
-        parts = [video[column] for video in videos]
-        if isinstance(parts[0], list):
-            joined[column] = [value for part in parts for value in part]
-        else:
-            joined[column] = np.concatenate(parts)
-    return joined
-
-
-def write_pickle(
-    path: Path, train: Sequence[Rows], test: Sequence[Rows], *, force: bool = False
-) -> None:
-    """Write videos as a Human3.6M file; an existing one is replaced only with `force`."""
-    refuse_to_overwrite(path, force)
-    for name, videos in (("training", train), ("test", test)):
-        if not videos:
-            raise UserError(f"{path}: nothing to write: there are no {name} videos")
-    content = {"train": join_videos(train, TRAIN_COLUMNS), "test": join_videos(test, TEST_COLUMNS)}
-    with write_atomic(path) as file:
-        # Protocol 4 rebuilds arrays with the same constructors as the published file.
-        pickle.dump(content, file, protocol=4)
-    for split, videos in (("train", train), ("test", test)):
-        print(f"{path}: {split}: {len(content[split]['source']):,} frames in {len(videos)} videos")
-
-
-def refuse_to_overwrite(path: Path, force: bool) -> None:
-    """Stop before any work is done if `path` is somebody's data."""
-    if path.exists() and not force:
-        raise UserError(f"{path} exists; give --force to replace it, or another --dt-file")
-
-
-def add_output_flags(parser: argparse.ArgumentParser, dt_file: str, num_cameras: int) -> None:
-    """The flags that every maker of such a file has."""
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=PROJECT_ROOT / "data" / "motion3d",
-        help="folder to write to (default: data/motion3d of the project)",
-    )
-    parser.add_argument("--dt-file", default=dt_file, help="file to write (default: %(default)s)")
-    parser.add_argument(
-        "--cameras",
-        type=whole_number(1, len(CAMERAS)),
-        default=num_cameras,
-        help="how many of the four cameras film a motion (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=whole_number(), default=0)
-    parser.add_argument("--force", action="store_true", help="replace an existing file")
+            name = f"{act}_subact_{takes[act]:02d}_ca_{index + 1:02d}"
+            yield video_of(rng, window, view, name, action, subject)

@@ -1,0 +1,151 @@
+"""The data sets, each named once: all that the rest of the project needs to know of one.
+
+A new data set is a source (data/sources/), a protocol (lib/evaluation/) and an entry here.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.clips import ClipDataset, adjacent_clips, overlapping_clips
+from data.sequences import SPLITS, Sequences, on_screen
+from data.sources import h36m
+from data.store import ArrayClips, ArrayWriter, Clips
+from lib.arrays import Floats, Ints
+from lib.config import Config
+from lib.errors import UserError, did_you_mean
+from lib.evaluation.frames import TestFrames
+from lib.evaluation.h36m import evaluate_h36m
+from lib.evaluation.report import Evaluate
+from lib.skeleton import H36M, Skeleton
+
+Read = Callable[[str | os.PathLike[str], Sequence[str]], Iterator[tuple[str, Sequences]]]
+Windows = Callable[[Sequences, int], Ints]
+Units = Callable[[Sequences], tuple[Floats, Floats]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set, how it is cut into clips of T frames, and how predictions for it are scored.
+
+    name: of the config key `dataset`. source: the file's usual name, which `read(path, splits)`
+    gives as (split, sequences), one split after the other; the test split has a ground truth.
+    door: the script that slices it. prefix: its clips lie in `prefix-T`. units(sequences): what
+    the network sees, (N, J, 3) with confidence, and what it learns, (N, J, 3), in normalised
+    units; the root of the latter is the skeleton's. train_windows, test_windows(sequences, T):
+    (clips, T) frame ids. evaluate: its protocol. projects: whether the learnt x and y are those
+    on the screen, so that `use_proj_as_2d` can show them.
+    """
+
+    name: str
+    skeleton: Skeleton
+    source: str
+    read: Read
+    door: str
+    prefix: str
+    units: Units
+    train_windows: Windows
+    test_windows: Windows
+    evaluate: Evaluate
+    projects: bool
+
+    def complete(self, config: Config) -> Config:
+        """The config with the keys that a data set decides where they are left out."""
+        return dataclasses.replace(
+            config,
+            subset_list=config.subset_list or (f"{self.prefix}-{config.n_frames}",),
+            dt_file=config.dt_file or self.source,
+        )
+
+    def open(self, config: Config, split: str) -> ClipDataset:
+        """The training clips of all of the config's folders, or the test clips of the first.
+
+        Raises UserError.
+        """
+        if config.use_proj_as_2d and not self.projects:
+            raise UserError(f"use_proj_as_2d: the labels of {self.name} are no projections")
+        return ClipDataset(
+            config.clips_dirs if split == "train" else config.clips_dir,
+            split,
+            config.n_frames,
+            config.use_proj_as_2d,
+            config.dt_file,
+            num_joints=self.skeleton.num_joints,
+            door=self.door,
+        )
+
+    def slice(self, path: str | os.PathLike[str], directory: Path, n_frames: int) -> dict[str, int]:
+        """Cut the file's videos into clips and write `directory` (H36M-243). Raises UserError.
+
+        Returns the number of clips of each split. Until all is written, an older data set stays.
+        """
+        counts = {}
+        splits = self.read(path, SPLITS)  # a missing file is told before a folder is made
+        with ArrayWriter(directory, n_frames, made_from=Path(path).name) as writer:
+            for split, sequences in splits:
+                windows = self.train_windows if split == "train" else self.test_windows
+                clips = windows(sequences, n_frames)
+                test = sequences.test_frames() if split == "test" else None
+                writer.add(split, *self.units(sequences), clips, test)
+                counts[split] = len(clips)
+                del sequences  # a split fills a third of the memory
+        return counts
+
+    def test_frames(self, clips: Clips, path: Path) -> tuple[Ints, TestFrames]:
+        """The (clips, T) frame ids of test clips, and what the protocol needs of the frames.
+
+        A released clip folder keeps neither, so the file is read for them. It lacks the last
+        video's clip if that video is shorter than a clip. Raises UserError.
+        """
+        if isinstance(clips, ArrayClips):
+            return clips.frame_ids, clips.test_frames()
+        ((_, sequences),) = self.read(path, ["test"])
+        ids = self.test_windows(sequences, clips.n_frames)
+        if len(ids) == len(clips) + 1 and len(np.unique(ids[-1])) < clips.n_frames:
+            ids = ids[:-1]
+        if len(ids) != len(clips):
+            raise UserError(
+                f"{clips.where}: {len(clips)} clips, {path} gives {len(ids)}; they do not belong"
+                f" together: slice anew with {self.door}"
+            )
+        return ids, sequences.test_frames()
+
+
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        # Motion capture and synthetic data have Human3.6M's format and protocol.
+        Benchmark(
+            name="h36m",
+            skeleton=H36M,
+            source="h36m_sh_conf_cam_source_final.pkl",
+            read=h36m.read,
+            door="data/preprocess/h36m.py",
+            prefix="H36M",
+            units=on_screen,
+            train_windows=overlapping_clips,
+            test_windows=adjacent_clips,
+            evaluate=evaluate_h36m,
+            projects=True,
+        ),
+    )
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """By the config key `dataset`. Raises UserError."""
+    if name not in BENCHMARKS:
+        hint = did_you_mean(name, BENCHMARKS)
+        raise UserError(
+            f"dataset {name}: not part of this version; there is {', '.join(BENCHMARKS)}{hint}"
+        )
+    return BENCHMARKS[name]
+
+
+def skeleton_of(name: str) -> Skeleton:
+    """The skeleton of the data set of that name. Raises UserError."""
+    return find_benchmark(name).skeleton

@@ -1,0 +1,111 @@
+"""What every source gives: videos with 2D and 3D poses, wherever they are from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.arrays import Floats, Ints
+from lib.camera import Camera, to_screen
+from lib.evaluation.frames import TestFrames
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Video:
+    """What is the same in all `frames` frames of a video."""
+
+    name: str
+    camera: Camera
+    action: str
+    subject: str
+    fps: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The videos of a split, one after the other. N frames of all together, J joints.
+
+    joint_2d: (N, J, 2) pixels; confidence: (N, J); joint_3d: (N, J, 3) in the source's own unit,
+    in the camera's axes. Only where frames are to be scored: factor (N,), mm per pixel at the
+    root, and joint_3d_mm (N, J, 3).
+    """
+
+    videos: Sequence[Video]
+    joint_2d: Floats
+    confidence: Floats
+    joint_3d: Floats
+    factor: Floats | None = None
+    joint_3d_mm: Floats | None = None
+
+    @property
+    def video(self) -> Ints:
+        """(N,) the number of each frame's video."""
+        return np.repeat(np.arange(len(self.videos)), [video.frames for video in self.videos])
+
+    @property
+    def image_size(self) -> Floats:
+        """(N, 2) width and height in pixels."""
+        return np.array([video.camera.size for video in self.videos], np.float64)[self.video]
+
+    def part(self, number: int) -> "Sequences":
+        """Video `number` alone."""
+        start = sum(video.frames for video in self.videos[:number])
+        rows = slice(start, start + self.videos[number].frames)
+        return Sequences(
+            [self.videos[number]],
+            self.joint_2d[rows],
+            self.confidence[rows],
+            self.joint_3d[rows],
+            None if self.factor is None else self.factor[rows],
+            None if self.joint_3d_mm is None else self.joint_3d_mm[rows],
+        )
+
+    def test_frames(self) -> TestFrames:
+        """What an evaluation needs of the frames, which must have a ground truth."""
+        if self.factor is None or self.joint_3d_mm is None:
+            raise ValueError("sequences without ground truth cannot be scored")
+        actions = sorted({video.action for video in self.videos})
+        action = np.array([actions.index(video.action) for video in self.videos], np.int32)
+        return TestFrames(
+            actions=actions,
+            videos=[video.name for video in self.videos],
+            action=action[self.video],
+            video=self.video.astype(np.int32),
+            factor=self.factor.astype(np.float64),
+            pose_3d_mm=self.joint_3d_mm.astype(np.float32),
+            image_size=self.image_size.astype(np.float32),
+        )
+
+
+def join(parts: Sequence[Sequences]) -> Sequences:
+    """Sequences one after the other, as one; all have a ground truth, or none."""
+
+    def joined(name: str) -> Floats:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    scored = all(part.factor is not None for part in parts)
+    return Sequences(
+        [video for part in parts for video in part.videos],
+        joined("joint_2d"),
+        joined("confidence"),
+        joined("joint_3d"),
+        joined("factor") if scored else None,
+        joined("joint_3d_mm") if scored else None,
+    )
+
+
+def on_screen(sequences: Sequences) -> tuple[Floats, Floats]:
+    """Units of a source whose 3D poses are pixels on the screen and, as z, pixels of depth.
+
+    Returns pose_2d (N, J, 3): x and y on the normalised screen, confidence; and pose_3d
+    (N, J, 3): x, y and z in the same unit. Both float32.
+    """
+    size = sequences.image_size
+    pose_2d = np.empty((*sequences.joint_2d.shape[:2], 3), np.float32)
+    pose_2d[..., :2] = to_screen(sequences.joint_2d.astype(np.float64), size)
+    pose_2d[..., 2] = sequences.confidence
+    pose_3d = to_screen(sequences.joint_3d.astype(np.float64), size).astype(np.float32)
+    return pose_2d, pose_3d

@@ -1,0 +1,205 @@
+"""Human3.6M's published file: a pickle of per-frame rows, read and written.
+
+N frames, J = 17 joints. 2D poses are detections, 3D poses "2.5D": pixels, and as z the depth behind
+the root in pixels at the root's scale. As published with MotionBERT; data made by
+data/preprocess/mocap.py and synthetic.py has the same format.
+"""
+
+import os
+import pickle
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.safe_pickle import load_pickle
+from data.sequences import SPLITS, Sequences, Video
+from lib.arrays import Ints
+from lib.camera import H36M_CAMERAS, H36M_FPS
+from lib.errors import UserError
+from lib.files import find_path, write_atomic
+from lib.skeleton import H36M
+
+Rows = dict[str, Any]
+
+REMEDY = "get it again (README, Data), or make one with data/preprocess/synthetic.py"
+
+
+# --- Reading ----------------------------------------------------------------------------------
+
+
+def read(
+    path: str | os.PathLike[str], splits: Sequence[str] = SPLITS
+) -> Iterator[tuple[str, Sequences]]:
+    """(split, its videos) one after the other, so that a split can be forgotten before the next.
+
+    Raises UserError.
+    """
+    tables = read_tables(path)
+    return ((split, read_split(tables.pop(split), split, path)) for split in splits)
+
+
+def read_tables(path: str | os.PathLike[str]) -> dict[str, Rows]:
+    """The pickle as it is: a table of columns for each split. Raises UserError."""
+    found = find_path(path)
+    if not found.is_file():
+        there = sorted(p.name for p in found.parent.glob("*.pkl")) if found.parent.is_dir() else []
+        raise UserError(
+            f"{path}: no such file (there: {', '.join(there) or 'no .pkl file'}); {REMEDY}"
+        )
+    tables = load_pickle(found, REMEDY)
+    for split in SPLITS:
+        if not isinstance(tables, dict) or not isinstance(tables.get(split), dict):
+            raise UserError(f"{path}: no table {split!r} inside; {REMEDY}")
+    return tables
+
+
+def read_split(rows: Rows, split: str, path: str | os.PathLike[str]) -> Sequences:
+    """Check the rows of a split; `path` is for messages. Raises UserError."""
+    path, joints = Path(path), H36M.num_joints
+    if _array(rows, path, "source").shape == (0,):
+        raise UserError(f"{path}: no frames in table {split!r}; {REMEDY}")
+    pixels = _numbers(rows, path, "joint_2d", (joints, None))[..., :2]
+    image = _numbers(rows, path, "joint3d_image", (joints, 3))
+    source = _names(rows, path, "source")
+    camera = _names(rows, path, "camera_name")
+    if "confidence" in rows:
+        has_axis = _array(rows, path, "confidence").ndim == 3
+        confidence = _numbers(rows, path, "confidence", (joints, 1) if has_axis else (joints,))
+        confidence = confidence.reshape(len(confidence), joints)
+    else:
+        confidence = np.ones(pixels.shape[:2])
+    columns = {"joint_2d": pixels, "joint3d_image": image, "camera_name": camera}
+    columns["confidence"] = confidence
+    action = factor = millimetres = None
+    if split == "test":
+        columns["action"] = action = _names(rows, path, "action")
+        columns["2.5d_factor"] = factor = _numbers(rows, path, "2.5d_factor", ())
+        millimetres = _numbers(rows, path, "joints_2.5d_image", (joints, 3))
+        columns["joints_2.5d_image"] = millimetres
+    for name, column in columns.items():
+        if len(column) != len(source):
+            raise UserError(
+                f"{path}: column {name!r} has {len(column)} rows, 'source' {len(source)}"
+            )
+    videos = _videos(source, camera, action, path)
+    return Sequences(videos, pixels, confidence, image, factor, millimetres)
+
+
+def _videos(
+    source: np.ndarray, camera: np.ndarray, action: np.ndarray | None, path: Path
+) -> list[Video]:
+    """A video ends where the source changes; camera and action must not change inside one."""
+    starts = np.flatnonzero(np.concatenate([[True], source[1:] != source[:-1]]))
+    cameras = {str(camera[frame]) for frame in [*starts, *_changes(camera)]}
+    unknown = sorted(cameras - set(H36M_CAMERAS))
+    if unknown:
+        raise UserError(
+            f"{path}: unknown camera {unknown[0]!r}; Human3.6M has {', '.join(H36M_CAMERAS)}"
+        )
+    for name, column in (("camera_name", camera), ("action", action)):
+        inside: Any = [] if column is None else np.setdiff1d(_changes(column), starts)
+        if len(inside):
+            raise UserError(
+                f"{path}: column {name!r} changes at frame {inside[0]}, inside a video; give the"
+                " parts names of their own in 'source'"
+            )
+    lengths = np.diff(starts, append=len(source))
+    return [
+        Video(
+            name=str(source[start]),
+            camera=H36M_CAMERAS[str(camera[start])],
+            action="" if action is None else str(action[start]),
+            subject=_subject(str(source[start])),
+            fps=H36M_FPS,
+            frames=int(length),
+        )
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+
+
+def _changes(column: np.ndarray) -> Ints:
+    """The frames that differ from the one before."""
+    return 1 + np.flatnonzero(column[1:] != column[:-1])
+
+
+def _subject(source: str) -> str:
+    """'09' of 's_09_act_05_subact_02_ca_01'."""
+    found = re.match(r"s_(.+?)_act_", source)
+    return found[1] if found else ""
+
+
+def _array(rows: Rows, path: Path, name: str) -> np.ndarray:
+    if name not in rows:
+        raise UserError(f"{path}: no column {name!r}; {REMEDY}")
+    try:
+        return np.asarray(rows[name])
+    except ValueError as error:
+        raise UserError(
+            f"{path}: column {name!r} has rows of different lengths; {REMEDY}"
+        ) from error
+
+
+def _column(rows: Rows, path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A column as an array of `shape`, None standing for any length of two or more."""
+    array = _array(rows, path, name)
+    wanted = "(frames" + "".join(f", {n or '2+'}" for n in shape) + ")"
+    fits = array.ndim == len(shape) + 1 and all(
+        n == m or (n is None and m >= 2) for n, m in zip(shape, array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise UserError(f"{path}: column {name!r} has shape {array.shape}, not {wanted}")
+    return array
+
+
+def _numbers(rows: Rows, path: Path, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    array = _column(rows, path, name, shape)
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{path}: column {name!r} holds {array.dtype}, not numbers")
+    finite = np.isfinite(array)
+    if not finite.all():
+        frame = int(np.argwhere(~finite)[0][0])
+        raise UserError(f"{path}: column {name!r} is not finite at frame {frame}; remove the frame")
+    return array
+
+
+def _names(rows: Rows, path: Path, name: str) -> np.ndarray:
+    array = _column(rows, path, name, ())
+    if array.dtype.kind == "O" and all(isinstance(value, str) for value in array):
+        array = array.astype(str)
+    if array.dtype.kind != "U":
+        raise UserError(f"{path}: column {name!r} holds {array.dtype}, not names")
+    return array
+
+
+# --- Writing ----------------------------------------------------------------------------------
+
+
+def write(path: Path, train: Sequences, test: Sequences) -> None:
+    """Write both splits, the test one with its ground truth. Raises UserError."""
+    content = {"train": _rows(train), "test": _rows(test) | _truth(test)}
+    with write_atomic(path) as file:
+        # Protocol 4 rebuilds arrays with the same constructors as the published file.
+        pickle.dump(content, file, protocol=4)
+
+
+def _rows(sequences: Sequences) -> Rows:
+    return {
+        "joint_2d": sequences.joint_2d.astype(np.float32),
+        "confidence": sequences.confidence[..., None].astype(np.float32),
+        "joint3d_image": sequences.joint_3d.astype(np.float32),
+        "camera_name": [v.camera.name for v in sequences.videos for _ in range(v.frames)],
+        "source": [v.name for v in sequences.videos for _ in range(v.frames)],
+    }
+
+
+def _truth(sequences: Sequences) -> Rows:
+    if sequences.factor is None or sequences.joint_3d_mm is None:
+        raise ValueError("a test split needs a ground truth")
+    return {
+        "action": [v.action for v in sequences.videos for _ in range(v.frames)],
+        "2.5d_factor": sequences.factor.astype(np.float32),
+        "joints_2.5d_image": sequences.joint_3d_mm.astype(np.float32),
+    }

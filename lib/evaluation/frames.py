@@ -1,0 +1,64 @@
+"""What an evaluation needs to know about the frames of a test set, and means over them.
+
+N frames of all test videos together, J joints; C clips of T frames, given by frame ids (C, T).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.arrays import Floats, Ints
+from lib.camera import from_screen
+from lib.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class TestFrames:
+    """action, video: (N,) indices into the two lists of names; factor: (N,) mm per pixel at the
+    root; pose_3d_mm: (N, J, 3) ground truth; image_size: (N, 2) width and height.
+    """
+
+    actions: list[str]
+    videos: list[str]
+    action: Ints
+    video: Ints
+    factor: Floats
+    pose_3d_mm: Floats
+    image_size: Floats
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+
+def to_millimetres(
+    poses: Floats, clips: Ints, frames: TestFrames, skeleton: Skeleton, *, root_rel: bool = True
+) -> Floats:
+    """Predicted clips -> root-relative mm. poses: (C, T, J, 3) normalised; clips: (C, T).
+
+    root_rel: the poses' root is meant to be at 0, so what the model says of it does not count.
+    """
+    root = skeleton.root
+    poses = poses.astype(np.float64)
+    if root_rel:
+        poses[..., root, :] = 0
+    # A clip's image size is its first frame's: a video has one camera.
+    pixels = from_screen(poses, frames.image_size[clips[:, 0]][:, None])
+    millimetres = pixels * frames.factor[clips][..., None, None]
+    relative: Floats = millimetres - millimetres[..., root, None, :]
+    return relative
+
+
+def mean_per_action(errors: Floats, clips: Ints, frames: TestFrames) -> Floats:
+    """Mean over the clips of each frame, then over the frames of each action.
+
+    errors: (C, T'), T' <= T: the value at position t belongs to the clip's frame t.
+    Returns (actions,), nan for an action without frames.
+    """
+    ids = clips[:, : errors.shape[1]].ravel()
+    total = np.bincount(ids, errors.ravel(), minlength=len(frames.action))
+    count = np.bincount(ids, minlength=len(frames.action))
+    seen = count > 0
+    action = frames.action[seen]
+    sums = np.bincount(action, total[seen] / count[seen], minlength=len(frames.actions))
+    numbers = np.bincount(action, minlength=len(frames.actions))
+    means: Floats = np.divide(sums, numbers, out=np.full(len(sums), np.nan), where=numbers > 0)
+    return means

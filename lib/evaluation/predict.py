@@ -1,0 +1,50 @@
+"""Clips in, poses out, averaged with the mirrored clip's."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.arrays import Floats
+from lib.geometry import flip_pose
+from lib.skeleton import Skeleton
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    clips: Floats | Tensor,
+    skeleton: Skeleton,
+    *,
+    flip: bool,
+    batch_size: int = 16,
+    device: torch.device | str = "cpu",
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Floats:
+    """Lift clips with a model in eval mode; flip averages with the mirrored clip's prediction.
+
+    clips: (N, T, J, 3): x, y in normalised screen coordinates, confidence.
+    Returns (N, T, J, 3) float32 in normalised units; the root is not set to zero.
+    """
+    if model.training:
+        raise ValueError("predict() needs a model in eval mode")
+    poses = np.empty((*clips.shape[:-1], 3), dtype=np.float32)
+    for start in progress(range(0, len(clips), batch_size)):
+        batch = torch.as_tensor(clips[start : start + batch_size]).to(device)
+        pose = predict_batch(model, batch, skeleton, flip=flip)
+        poses[start : start + batch_size] = pose.cpu().numpy()
+    return poses
+
+
+def predict_batch(model: nn.Module, batch: Tensor, skeleton: Skeleton, *, flip: bool) -> Tensor:
+    """(B, T, J, 3) -> (B, T, J, 3); with flip, the mean of the two views of one clip.
+
+    Stage 1 sees the mirrored clip too: its bins are not mirrored but predicted anew.
+    """
+    if not flip:
+        pose: Tensor = model(batch)
+        return pose
+    both: Tensor = model(torch.cat((batch, flip_pose(batch, skeleton))))
+    direct, mirrored = both.chunk(2)
+    return (direct + flip_pose(mirrored, skeleton)) / 2
