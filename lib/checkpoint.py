@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
-from lib.released import State, is_released, translate_released, without_prefix
+from lib.released import (
+    State,
+    is_released,
+    trained_names,
+    translate_released,
+    without_prefix,
+)
 from lib.released_run import ReleasedRun, released_run
 
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
@@ -153,7 +159,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         epoch=epoch,
         best=best,
         training=training,
-        released=released_run(found, stage, raw, epoch, best) if is_released(contents) else None,
+        released=released_run(found, stage, raw, trained_names(contents), epoch, best)
+        if is_released(contents)
+        else None,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.config import Config
 from lib.errors import UserError
-from lib.released import accuracy_without_root, trained_names, translate_released
+from lib.released import accuracy_without_root, translate_released
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
 
@@ -30,13 +30,18 @@ class ReleasedRun:
     epoch: int
     best: float | None
     lr: float | None
-    optimizer: Mapping[str, Any]
+    optimizer: Mapping[str, object]
     names: list[str]
     wandb_id: str | None
 
 
 def released_run(
-    path: Path, stage: int, raw: Mapping[str, Any], epoch: int, best: float | None
+    path: Path,
+    stage: int,
+    raw: Mapping[str, object],
+    names: list[str],
+    epoch: int,
+    best: float | None,
 ) -> ReleasedRun | None:
     """The run in the contents `raw` of a released checkpoint; None if it holds weights only."""
     optimizer, lr, wandb_id = raw.get("optimizer"), raw.get("lr"), raw.get("wandb_id")
@@ -49,7 +54,7 @@ def released_run(
         best=best,
         lr=float(lr) if isinstance(lr, int | float) else None,
         optimizer=optimizer,
-        names=trained_names(raw["model"]),
+        names=names,
         wandb_id=wandb_id if isinstance(wandb_id, str) else None,
     )
 
@@ -82,9 +87,10 @@ def _check_settings(run: ReleasedRun, config: Config) -> None:
             f"--resume: decay_all is False, the released code trained {run.path} with weight decay"
             " on everything; leave decay_all out"
         )
-    for group in run.optimizer.get("param_groups", ()):
+    groups = run.optimizer.get("param_groups")
+    for group in groups if isinstance(groups, list) else ():
         decay = group.get("weight_decay") if isinstance(group, dict) else None
-        if decay is not None and not math.isclose(decay, config.weight_decay):
+        if isinstance(decay, int | float) and not math.isclose(decay, config.weight_decay):
             raise UserError(
                 f"--resume: weight_decay is {config.weight_decay}, {run.path} was trained with"
                 f" {decay}; resume with the same one"
@@ -131,7 +137,7 @@ def _optimizer_state(
     return {"state": ours, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def _tensor(run: ReleasedRun, state: Any, kind: str) -> Tensor:
+def _tensor(run: ReleasedRun, state: object, kind: str) -> Tensor:
     value = state.get(kind) if isinstance(state, dict) else None
     if kind == "step" and isinstance(value, int | float):  # as older PyTorch counts
         return torch.tensor(float(value))
