@@ -131,7 +131,7 @@ def people_in_file(options: argparse.Namespace) -> People:
             f"{options.keypoints}: {people.num_frames} frames, but {options.video} has {count};"
             " are they of this video?"
         )
-    people = people.filmed(fps, size)
+    people = people.filmed(fps or people.fps or ASSUMED_FPS, size)
     people.check_facts()
     return choose(follow(people), options.person)
 

@@ -12,7 +12,7 @@ from demo.tracking import agreement
 from demo.video import Video
 from lib.keypoints import Layout
 
-# A detector that follows a person settles on the frames before its section, not on the section's.
+# A detector that follows a person first settles on so many frames before its section.
 WARM_UP = 6
 # Shorter sections are not worth their warm-up.
 MIN_SECTION = 60
@@ -48,11 +48,8 @@ class _Section:
     successor: "_Section | None" = None  # the section that goes on where this one stops
 
 
-def agree(found: Found, other: Found) -> bool:
-    """Whether the second of two detectors may go on in place of the first.
-
-    Each follows one person, who need not be the same.
-    """
+def may_go_on(found: Found, other: Found) -> bool:
+    """Whether the detector that found `other` in a frame follows the person in `found`, if any."""
     if not len(found) or not len(other):
         return not len(found)
     return agreement(found[0], other[0]) >= SAME_PERSON
@@ -114,7 +111,7 @@ class _Detection:
     def _hands_over(self, part: _Section, number: int, found: Found) -> bool:
         """Whether a later section has frame `number` and follows the same person in it.
 
-        Until then this section goes on: the people in a film must not depend on the cores.
+        Until then this section goes on: the result must not depend on the number of cores.
         """
         if part.end is None or number < part.end:
             return False
@@ -123,10 +120,9 @@ class _Detection:
         with self._changed:
             self._changed.wait_for(lambda: len(later.people) > index or later.done)
             known = later.people[index] if len(later.people) > index else None
-        if known is None or not agree(found, known):
-            return False
-        part.successor = later
-        return True
+        if known is not None and may_go_on(found, known):
+            part.successor = later
+        return part.successor is not None
 
 
 def detect_people(
@@ -144,4 +140,4 @@ def detect_people(
     while part is not None:
         frames += part.people[len(frames) - part.start :]
         part = part.successor
-    return People.of_frames(frames, layout, video.fps, video.size)
+    return People.of_frames(frames, layout).filmed(video.fps, video.size)

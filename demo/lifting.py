@@ -84,9 +84,10 @@ def clip_frames(length: int, n_frames: int) -> np.ndarray:
 
 
 def blend_weights(n_frames: int) -> np.ndarray:
-    """(T,) weight of each position: a clip knows least about its ends, and must come in unnoticed.
+    """(T,) weight of each position of a clip: a sine squared.
 
-    A sine squared: it and its slope are nearly 0 where the clip begins and ends.
+    A clip counts least at its ends, where the network knows least; there the weight and its slope
+    are nearly 0, so that nothing jumps or bends where a clip begins.
     """
     return np.sin(np.pi * (np.arange(n_frames) + 0.5) / n_frames) ** 2
 

@@ -5,9 +5,10 @@ A thread keeps only the newest frame, so a slow machine drops frames rather than
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import tee
 from pathlib import Path
 from threading import Condition, Thread
 
@@ -16,7 +17,7 @@ import numpy as np
 from einops import rearrange
 
 from demo.lifting import Framing, Lifter
-from demo.people import Found, Pose2D, bounding_box
+from demo.people import Pose2D, bounding_box
 from demo.smoothing import OneEuro
 from demo.tracking import same_person
 from demo.video import Video, ahead
@@ -184,9 +185,8 @@ def run_live(
     smooth: bool = False,
     window: bool = True,
     film_path: Path | None = None,
-    stop: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Show poses as they happen, until the source ends, Escape or q is pressed or stop() is true.
+    """Show poses as they happen, until the source ends, or Escape or q is pressed.
 
     camera_pitch: degrees the camera looks down; window: whether to show one; film_path: also
     write what is shown. The largest person is followed. Raises UserError.
@@ -198,44 +198,26 @@ def run_live(
     sliding = SlidingLifter(lifter, newest.size, newest.fps, smooth)
     size = (newest.size[0] // 2 * 2 + panel[0], panel[1])
     report, started = Report(), time.monotonic()
-
-    def detections() -> Iterator[tuple[Moment, Found]]:
-        current: list[Moment] = []
-
-        def frames() -> Iterator[Frame]:
-            for moment in newest:
-                current[:] = [moment]
-                yield moment.frame
-
-        for people in detector(frames()):
-            yield current[0], people
-
+    moments, shown = tee(newest)
+    detections = zip(moments, detector(moment.frame for moment in shown), strict=False)
     # Control-C is the usual way to end a camera: the film is closed as at the source's end.
-    with (
-        closing(newest),
-        Film(film_path, size, newest.fps) if film_path else nullcontext() as film,
-    ):
+    with closing(newest), Film(film_path, size, newest.fps) if film_path else nullcontext() as film:
         with suppress(KeyboardInterrupt):
             # The next frame's people are looked for while this one's are lifted.
-            for moment, people in ahead(detections()):
+            for moment, people in ahead(detections):
                 picture = _draw(moment, people, detector, sliding, room, camera_pitch)
                 report.note(moment)
                 _caption(picture, report.now())
-                if film:
-                    _keep_time(film, picture, round(moment.source_time * newest.fps))
-                if (window and _closed_by_key(picture)) or stop():
+                # The film shows the picture for the dropped frames before it, too.
+                while film and film.written <= round(moment.source_time * newest.fps):
+                    film.write(picture)
+                if window and _closed_by_key(picture):
                     break
         report.seconds = time.monotonic() - started
         report.dropped = max(0, newest.read - report.shown)
     if window:
         cv2.destroyAllWindows()
     return report
-
-
-def _keep_time(film: Film, picture: Frame, number: int) -> None:
-    """Makes the picture the film's frame `number`, and shows it for the dropped ones before it."""
-    while film.written <= number:
-        film.write(picture)
 
 
 def _closed_by_key(picture: Frame) -> bool:

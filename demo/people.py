@@ -69,30 +69,18 @@ class People:
     size: tuple[int, int] | None = None
 
     @classmethod
-    def of_frames(
-        cls,
-        frames: Sequence[Found],
-        layout: Layout,
-        fps: float = 0.0,
-        size: tuple[int, int] | None = None,
-    ) -> "People":
+    def of_frames(cls, frames: Sequence[Found], layout: Layout) -> "People":
         """From the people of each frame, not followed yet."""
         frame = np.repeat(np.arange(len(frames)), [len(found) for found in frames])
         keypoints = np.concatenate([nobody(layout), *frames]).astype(np.float32, copy=False)
-        return cls(keypoints, frame, np.zeros_like(frame), len(frames), layout, fps, size)
+        return cls(keypoints, frame, np.zeros_like(frame), len(frames), layout)
 
     @classmethod
-    def of_array(
-        cls,
-        keypoints: np.ndarray,
-        layout: Layout,
-        fps: float = 0.0,
-        size: tuple[int, int] | None = None,
-    ) -> "People":
+    def of_array(cls, keypoints: np.ndarray, layout: Layout) -> "People":
         """From (P, F, J, 3): somebody is seen in the frames where any confidence is above 0."""
         frame, person = np.nonzero((keypoints[..., 2] > 0).any(axis=-1).T)
         rows = keypoints[person, frame].astype(np.float32, copy=False)
-        return cls(rows, frame, person + 1, keypoints.shape[1], layout, fps, size)
+        return cls(rows, frame, person + 1, keypoints.shape[1], layout)
 
     def only(self, rows: np.ndarray) -> "People":
         """Some of the sightings; rows: a mask or indices in rising order."""
@@ -100,9 +88,9 @@ class People:
             self, keypoints=self.keypoints[rows], frame=self.frame[rows], person=self.person[rows]
         )
 
-    def filmed(self, fps: float, size: tuple[int, int] | None) -> "People":
-        """With this frame rate and size, where given, in place of their own."""
-        return replace(self, fps=fps or self.fps or ASSUMED_FPS, size=size or self.size)
+    def filmed(self, fps: float, size: tuple[int, int] | None = None) -> "People":
+        """The same with this frame rate and size, where they are known, in place of their own."""
+        return replace(self, fps=fps or self.fps, size=size or self.size)
 
     def check_facts(self) -> tuple[float, tuple[int, int]]:
         """Frame rate and size, which lifting needs. Raises UserError: missing or impossible."""

@@ -13,7 +13,7 @@ import numpy as np
 from demo.detection import detect_people
 from demo.detectors import choose_detector
 from demo.lifting import Framing, bridge_confidence, lift_track
-from demo.people import Detector, People
+from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses, bone_variation, fit_bones
 from demo.smoothing import smooth_track
 from demo.tracking import choose, follow
@@ -40,8 +40,8 @@ def people_in_video(
 
     video: at its start; person: 'largest', 'all' or a number; fps: in place of the video's own.
     """
-    people = detect_people(video, detector, on_frame).filmed(fps, None)
-    return choose(follow(people), person)
+    people = detect_people(video, detector, on_frame)
+    return choose(follow(people.filmed(fps or video.fps or ASSUMED_FPS)), person)
 
 
 class VideoLifter:
@@ -100,12 +100,7 @@ class VideoLifter:
         # A batch's size in frames, so that long clips take no more memory than short ones.
         batch_size = max(1, 864 // self.n_frames)
         return predict(
-            self._model,
-            clips,
-            H36M,
-            flip=self._flip,
-            batch_size=batch_size,
-            device=self._device,
+            self._model, clips, H36M, flip=self._flip, batch_size=batch_size, device=self._device
         )
 
     def __call__(
@@ -149,9 +144,10 @@ class VideoLifter:
                 f"keypoints of shape {array.shape}; {layout} wants (frames,"
                 f" {found.num_keypoints}, 3) or (people, frames, {found.num_keypoints}, 3)"
             )
-        people = People.of_array(array[None] if array.ndim == 3 else array, found, fps, size)
+        people = People.of_array(array[None] if array.ndim == 3 else array, found)
         if not len(people.frame):
             raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
+        people = people.filmed(fps, size)
         return self.lift_people(people, smooth=smooth, camera_pitch=camera_pitch)
 
     def lift_people(

@@ -56,6 +56,11 @@ def bone_lengths(pose: np.ndarray) -> np.ndarray:
     return np.linalg.norm(ends, axis=-1)
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., 3) brought to length 1; those of no length stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
 def bone_variation(pose: np.ndarray) -> float:
     """(F, 17, 3) -> standard deviation over mean of the bone lengths, averaged over the bones."""
     lengths = bone_lengths(pose)
@@ -77,7 +82,5 @@ def fit_bones(pose: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray
     lengths = fixed_lengths(pose) if lengths is None else lengths
     fitted = pose.copy()
     for (parent, child), length in zip(H36M.bones, lengths, strict=True):
-        bone = pose[:, child] - pose[:, parent]
-        norm = np.maximum(np.linalg.norm(bone, axis=-1, keepdims=True), 1e-9)
-        fitted[:, child] = fitted[:, parent] + bone / norm * length
+        fitted[:, child] = fitted[:, parent] + unit(pose[:, child] - pose[:, parent]) * length
     return fitted

@@ -5,7 +5,7 @@ P people, J keypoints; a keypoint is x, y in pixels and a confidence.
 
 from collections import deque
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -133,7 +133,7 @@ class Tracker:
             doubt = np.sqrt(1 + absence / self._unsure)
             for number, person in enumerate(people):
                 score = agreement(place, person, REACH * doubt)
-                # Whoever was seen a moment ago goes before those who are looked for in a wide area.
+                # People seen a moment ago go first; the others are looked for in a wide area.
                 pairs.append((score / doubt, score, index, number))
         for _, score, index, number in sorted(pairs, reverse=True):
             free = index not in numbers.values() and number not in numbers
@@ -148,12 +148,12 @@ def follow(people: People) -> People:
     fps = people.fps or ASSUMED_FPS
     tracker = Tracker(fps)
     borders = np.searchsorted(people.frame, np.arange(people.num_frames + 1))
-    frames = [people.keypoints[start:end] for start, end in pairwise(borders)]
-    person = np.concatenate([np.array(tracker.update(found), dtype=int) for found in frames])
+    numbers = (tracker.update(people.keypoints[a:b]) for a, b in pairwise(borders))
+    person = np.fromiter(chain.from_iterable(numbers), dtype=int)
     is_long = np.bincount(person) >= MIN_SECONDS * fps
     real = is_long[person] if is_long.any() else np.ones(len(person), dtype=bool)
-    _, numbers = np.unique(person[real], return_inverse=True)
-    return replace(people.only(real), person=numbers + 1)
+    _, renumbered = np.unique(person[real], return_inverse=True)
+    return replace(people.only(real), person=renumbered + 1)
 
 
 def choose(people: People, person: str) -> People:

@@ -14,7 +14,7 @@ from lib.errors import UserError
 from lib.files import PROJECT_ROOT, listing
 from lib.film import Frame
 
-# Damaged files make FFmpeg inside OpenCV talk on stderr; what matters of it we say ourselves.
+# FFmpeg inside OpenCV writes about damaged files to stderr; we report what matters.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 VIDEO_DIR = PROJECT_ROOT / "demo" / "video"

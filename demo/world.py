@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from demo.poses import bone_lengths
+from demo.poses import bone_lengths, unit
 from lib.camera import camera_to_world
 from lib.skeleton import H36M
 
@@ -30,21 +30,17 @@ def millimetres_per_unit(pose: np.ndarray) -> float:
     return float(sum(REFERENCE_MM.values()) / max(size, 1e-9))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
-
-
 def _joint(pose: np.ndarray, name: str) -> np.ndarray:
     return pose[..., H36M.index(name), :]
 
 
 def _standing(pose: np.ndarray) -> np.ndarray:
     """(F,) whether trunk and both legs make nearly a straight line."""
-    trunk = _unit(_joint(pose, "thorax") - _joint(pose, "pelvis"))
+    trunk = unit(_joint(pose, "thorax") - _joint(pose, "pelvis"))
     straight = np.ones(len(pose), dtype=bool)
     for side in ("left", "right"):
         hip, knee, ankle = (_joint(pose, f"{side}_{part}") for part in ("hip", "knee", "ankle"))
-        thigh, shin = _unit(hip - knee), _unit(knee - ankle)
+        thigh, shin = unit(hip - knee), unit(knee - ankle)
         straight &= (thigh * shin).sum(-1) > STANDING
         straight &= (thigh * trunk).sum(-1) > STANDING
     return straight

@@ -145,49 +145,48 @@ def _from_blazepose(k: Keypoints) -> Recipe:
     }
 
 
+def _names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 H36M_17 = Layout("h36m17", H36M.names, _from_h36m)
 COCO_17 = Layout(
     "coco17",
-    (
-        *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
-        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
-        *("left_wrist", "right_wrist", "left_hip", "right_hip"),
-        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    _names(
+        "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow"
+        " right_elbow left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle"
+        " right_ankle"
     ),
     _from_coco,
     np.mean,
 )
 HALPE_26 = Layout(
     "halpe26",
-    (
-        *COCO_17.names,
-        *("head", "neck", "hip", "left_big_toe", "right_big_toe"),
-        *("left_small_toe", "right_small_toe", "left_heel", "right_heel"),
+    COCO_17.names
+    + _names(
+        "head neck hip left_big_toe right_big_toe left_small_toe right_small_toe left_heel"
+        " right_heel"
     ),
     _from_halpe,
 )
 BODY_25 = Layout(
     "body25",
-    (
-        *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist"),
-        *("left_shoulder", "left_elbow", "left_wrist", "mid_hip"),
-        *("right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
-        *("right_eye", "left_eye", "right_ear", "left_ear"),
-        *("left_big_toe", "left_small_toe", "left_heel"),
-        *("right_big_toe", "right_small_toe", "right_heel"),
+    _names(
+        "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist"
+        " mid_hip right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye"
+        " right_ear left_ear left_big_toe left_small_toe left_heel right_big_toe right_small_toe"
+        " right_heel"
     ),
     _from_body25,
 )
 BLAZEPOSE_33 = Layout(
     "blazepose33",
-    (
-        *("nose", "left_eye_inner", "left_eye", "left_eye_outer"),
-        *("right_eye_inner", "right_eye", "right_eye_outer", "left_ear", "right_ear"),
-        *("left_mouth", "right_mouth", "left_shoulder", "right_shoulder"),
-        *("left_elbow", "right_elbow", "left_wrist", "right_wrist"),
-        *("left_pinky", "right_pinky", "left_index", "right_index", "left_thumb", "right_thumb"),
-        *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-        *("left_heel", "right_heel", "left_foot_index", "right_foot_index"),
+    _names(
+        "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer"
+        " left_ear right_ear left_mouth right_mouth left_shoulder right_shoulder left_elbow"
+        " right_elbow left_wrist right_wrist left_pinky right_pinky left_index right_index"
+        " left_thumb right_thumb left_hip right_hip left_knee right_knee left_ankle right_ankle"
+        " left_heel right_heel left_foot_index right_foot_index"
     ),
     _from_blazepose,
 )

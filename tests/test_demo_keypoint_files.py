@@ -26,7 +26,7 @@ def test_what_is_saved_is_read_back(tmp_path, suffix):
     keypoints = people(12, 26, number=2)
     keypoints[1, :4, :, 2] = 0  # the second person comes later
     path = tmp_path / f"points.{suffix}"
-    save_keypoints(path, People.of_array(keypoints, HALPE_26, 29.97, (640, 480)))
+    save_keypoints(path, People.of_array(keypoints, HALPE_26).filmed(29.97, (640, 480)))
     file = read_keypoints(str(path))
     assert (file.layout.name, file.fps, file.size) == ("halpe26", 29.97, (640, 480))
     assert file.num_frames == 12

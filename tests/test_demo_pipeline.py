@@ -75,7 +75,7 @@ def test_legs_that_are_never_seen_hang_straight_down():
     keypoints = walking(4)[0]
     knee, ankle = H36M.index("left_knee"), H36M.index("left_ankle")
     keypoints[:, [knee, ankle]] = 0
-    track = People.of_array(keypoints[None], H36M_17, 25.0, (640, 480)).h36m[0]
+    track = People.of_array(keypoints[None], H36M_17).filmed(25.0, (640, 480)).h36m[0]
     hip = keypoints[:, H36M.index("left_hip")]
     np.testing.assert_array_equal(track[:, ankle, 0], hip[:, 0])
     assert (track[:, ankle, 1] > track[:, knee, 1]).all() and (track[:, knee, 1] > hip[:, 1]).all()
@@ -94,7 +94,7 @@ def test_one_scale_for_the_whole_video(lifter):
 
 
 def test_bones_have_one_length_unless_left_free(lifter):
-    people = People.of_array(walking(30), H36M_17, 25.0, (640, 480))
+    people = People.of_array(walking(30), H36M_17).filmed(25.0, (640, 480))
     constant, free = (
         lifter.lift_people(people, constant_bones=fixed, camera_pitch=0.0)
         for fixed in (True, False)
@@ -221,7 +221,7 @@ def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, 
     arguments = f"--keypoints points.npz --checkpoint {checkpoint} --output out --formats npz"
     assert demo.command.main([*arguments.split(), *flags.split()]) == 0
     lifter = VideoLifter.from_checkpoint(checkpoint, flip=flip, device="cpu")
-    people = People.of_array(keypoints[None], H36M_17, 30.0, (640, 480))
+    people = People.of_array(keypoints[None], H36M_17).filmed(30.0, (640, 480))
     expected = lifter.lift_people(people, **settings)
     with np.load(tmp_path / "out" / "poses.npz") as found:
         np.testing.assert_allclose(found["pose_world"], expected.pose_world, atol=1e-3)

@@ -22,7 +22,7 @@ NOBODY = np.zeros((0, 17, 3), dtype=np.float32)
 
 def followed(detections: list[np.ndarray]) -> People:
     """Of a video with 25 frames a second."""
-    return follow(People.of_frames(detections, COCO_17, 25.0, (640, 480)))
+    return follow(People.of_frames(detections, COCO_17).filmed(25.0, (640, 480)))
 
 
 def each(people: People) -> list[People]:

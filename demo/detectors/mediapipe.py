@@ -156,9 +156,7 @@ class SeveralPeople:
         return new
 
 
-def _settle(
-    found: list[tuple[Any, np.ndarray | None]],
-) -> tuple[list[Any], list[np.ndarray]]:
+def _settle(found: list[tuple[Any, np.ndarray | None]]) -> tuple[list[Any], list[np.ndarray]]:
     """Closes instances that lost their person or follow one that an earlier instance has."""
     kept: list[Any] = []
     people: list[np.ndarray] = []

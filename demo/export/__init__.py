@@ -7,7 +7,7 @@ from pathlib import Path
 
 from demo.export.arrays import write_json, write_npz
 from demo.export.bvh import write_everybody
-from demo.export.film import film_video
+from demo.export.film import write_film
 from demo.export.page import write_page
 from demo.poses import Poses
 from lib.drawing import View
@@ -32,7 +32,7 @@ EXPORTERS: dict[str, tuple[str, Callable[[Path, Export], str | None]]] = {
     "html": ("{name}.html", lambda path, job: write_page(path, job.poses)),
     "mp4": (
         "{name}.mp4",
-        lambda path, job: film_video(path, job.video, job.poses, job.view, job.on_frame),
+        lambda path, job: write_film(path, job.poses, job.view, job.video, job.on_frame),
     ),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.poses import Poses, fit_bones, fixed_lengths
+from demo.poses import Poses, fit_bones, fixed_lengths, unit
 from lib.files import write_atomic
 from lib.skeleton import H36M
 
@@ -147,19 +147,15 @@ def _turns(
 
 def _swing(joint: int, child: int, points: np.ndarray, above: np.ndarray) -> np.ndarray:
     """The shortest turn (F, 3, 3) that brings a bone from its rest to where it points."""
-    bone = _unit(points[:, child] - points[:, joint])
+    bone = unit(points[:, child] - points[:, joint])
     rest = np.array(REST[H36M.names[child]], dtype=np.float64)
     return _shortest_turn(rest, np.einsum("fji,fj->fi", above, bone))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
 def _frame_of(across: np.ndarray, up: np.ndarray) -> np.ndarray:
     """(F, 3) x axis and rough y axis -> (F, 3, 3) rotations with the axes as columns."""
-    x = _unit(across)
-    z = _unit(np.cross(x, up))
+    x = unit(across)
+    z = unit(np.cross(x, up))
     return np.stack([x, np.cross(z, x), z], axis=-1)
 
 

@@ -1,6 +1,6 @@
 """NAME.mp4: the frames with their 2D skeletons beside the 3D skeletons in a room."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -53,28 +53,22 @@ class SideBySide:
 
 def write_film(
     path: Path,
-    frames: Iterable[Frame],
     poses: Poses,
     view: View,
+    video: str | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> str:
-    """Draw and write frame by frame; returns the codec. Raises UserError.
+    """Draw and write frame by frame; returns the file's name and codec. Raises UserError.
 
-    frames: the video's, again from its start.
+    video: whose poses they are, if there is one; on_frame: called after each frame.
     """
     picture = SideBySide(poses, view)
-    with Film(path, picture.size, poses.fps) as film:
+    with (
+        Video(video) if video else nullcontext() as source,
+        Film(path, picture.size, poses.fps) as film,
+    ):
+        frames = source.frames() if source else blank_frames(poses.size, poses.num_frames)
         for index, frame in zip(range(poses.num_frames), ahead(frames), strict=False):
             film.write(picture.draw(frame, index))
             on_frame()
-    return film.codec
-
-
-def film_video(
-    path: Path, video: str | None, poses: Poses, view: View, on_frame: Callable[[], object]
-) -> str:
-    """Write the film of a video, or of a dark picture; returns its name and codec."""
-    with Video(video) if video else nullcontext() as source:
-        frames = source.frames() if source else blank_frames(poses.size, poses.num_frames)
-        codec = write_film(path, frames, poses, view, on_frame)
-    return f"{path.name} ({codec})"
+    return f"{path.name} ({film.codec})"

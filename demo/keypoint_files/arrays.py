@@ -43,9 +43,7 @@ def read_arrays(
     points = np.concatenate([x_y, confidence], axis=-1)
     fps, size = table.get("fps"), table.get("size")
     try:
-        return People.of_array(
-            points,
-            layout,
+        return People.of_array(points, layout).filmed(
             0.0 if fps is None else float(np.asarray(fps)),
             None if size is None else (int(np.asarray(size)[0]), int(np.asarray(size)[1])),
         )

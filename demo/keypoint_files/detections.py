@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.people import Found, People, nobody, without_nonsense
+from demo.people import People, without_nonsense
 from lib.errors import UserError
 from lib.keypoints import BODY_25, COCO_17, LAYOUTS, Layout
 
@@ -93,8 +93,8 @@ def _people(
     last = max(frames, default=-1)
     if last - first > MAX_FRAMES:
         raise UserError(f"--keypoints {path}: image numbers up to {last} are no frame numbers")
-    found: list[Found] = [
-        np.stack(frames[number]) if frames.get(number) else nobody(layout)
-        for number in range(first, last + 1)
-    ]
-    return People.of_frames(found, layout)
+    rows = [(number - first, person) for number in sorted(frames) for person in frames[number]]
+    frame = np.array([number for number, _ in rows], dtype=int)
+    keypoints = np.array([person for _, person in rows], dtype=np.float32)
+    keypoints = keypoints.reshape(-1, layout.num_keypoints, 3)
+    return People(keypoints, frame, np.zeros_like(frame), last - first + 1, layout)
