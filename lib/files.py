@@ -57,14 +57,19 @@ def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     """Yield a file beside `path` that takes its place at the end: `path` is never half-written.
 
     On any error the old file at `path` stays; an OSError (disk full, no permission) becomes a
-    UserError that names the place.
+    UserError that names the place. A link stays one: what it points to is written. A pipe or a
+    device stays what it is and is written to as it comes.
     """
-    path = Path(path)
-    temporary = None
+    given = Path(path)
+    path, temporary = Path(os.path.realpath(given)), None
+    encoding = None if "b" in mode else "utf-8"
     try:
+        if given.exists() and not given.is_file() and not given.is_dir():
+            with open(given, mode, encoding=encoding) as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        encoding = None if "b" in mode else "utf-8"
         with os.fdopen(descriptor, mode, encoding=encoding) as file:
             yield file
             file.flush()
@@ -78,7 +83,7 @@ def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"cannot write {path}: {reason}; free space or choose another place"
+            f"cannot write {given}: {reason}; free space or choose another place"
         ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):

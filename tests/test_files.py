@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,31 @@ def test_a_new_file_is_whole_and_readable_by_others(tmp_path):
     os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
     assert os.listdir(path.parent) == ["a.json"]
+
+
+def test_a_link_stays_a_link_to_what_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "run.json"
+    for target in (Path("disk") / "new.json", Path("disk") / "old.json"):
+        (tmp_path / "disk" / "old.json").write_text("old")
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        write_json(link, [1])
+        assert link.readlink() == target
+        assert json.loads((tmp_path / target).read_text()) == [1]
+    assert sorted(os.listdir(tmp_path / "disk")) == ["new.json", "old.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_json(pipe, [1])
+    reader.join(60)
+    assert [json.loads(text) for text in read] == [[1]]
+    assert pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
 
 
 def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
