@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +48,9 @@ class _FlippingDataset(Dataset):
         return batch
 
 
-def _as_is(batch: Batch | UserError) -> Batch | UserError:
-    return batch
+def _as_is(fetched: Any) -> Any:
+    """In place of DataLoader's own collation: `__getitems__` has made a batch already."""
+    return fetched
 
 
 class ClipLoader:
