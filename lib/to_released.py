@@ -120,7 +120,7 @@ def _optimizer(checkpoint: Checkpoint, config: Config, learning_rate: float) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = CommandParser(description=__doc__)
+    parser = CommandParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="folder or file: a checkpoint of ours")
     add("output", metavar="FILE", help="where it is written under the released names")
@@ -146,6 +146,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         save_checkpoint(path, contents)
         has = "with" if "optimizer" in contents else "without"
         print(f"{path}: {len(contents['model'])} tensors, {has} the state of the optimizer")
+    step = checkpoint.training["position"]["step"] if checkpoint.training else 0
+    if step:
+        print(
+            f"saved after step {step} of epoch {checkpoint.epoch + 1}: the released code knows no"
+            " steps and begins this epoch anew"
+        )
     config = _config(checkpoint)
     keys = ("channel", "st_depth", "d_state", "n_frames")
     print("its config there: " + ", ".join(f"{key}: {getattr(config, key)}" for key in keys))

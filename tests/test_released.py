@@ -164,6 +164,15 @@ def test_what_the_released_layout_cannot_hold_is_said(runs, tmp_path, key):
     assert not (tmp_path / "out.pth.tr").exists()
 
 
+def test_what_was_saved_inside_an_epoch_is_said(runs, tmp_path):
+    raw = torch.load(runs / "stage2" / LATEST, weights_only=True)
+    assert "begins this epoch anew" not in export(runs / "stage2" / LATEST, tmp_path / "whole")
+    raw["training"]["position"]["step"] = 3
+    torch.save(raw, tmp_path / LATEST)
+    told = export(tmp_path / LATEST, tmp_path / "out.pth.tr")
+    assert "saved after step 3 of epoch 2: the released code" in told
+
+
 def test_mistakes_when_writing_for_the_released_code(runs, tmp_path):
     def told(*arguments: object) -> str:
         status, _, errors = run_command(to_released.main, list(arguments))
