@@ -10,7 +10,12 @@ import torch
 from lib import to_released
 from lib.checkpoint import BEST, LATEST, load_checkpoint
 from lib.config import load_config
-from lib.released import translate_released, translate_to_released
+from lib.released import (
+    accuracy_with_root,
+    accuracy_without_root,
+    translate_released,
+    translate_to_released,
+)
 from model.build import load_mdtf
 from tests import reference
 from tests.samples import released_checkpoint, released_pair
@@ -219,7 +224,9 @@ def test_a_released_run_goes_on_as_ours_would(data, runs, tmp_path, stage):
     (ours, our_history), (theirs, their_history) = ends["ours"], ends["released"]
     for key in ("model", "epoch", "stage", "config"):
         assert not differences(theirs[key], ours[key], key)
-    assert not differences(theirs["training"]["optimizer"], ours["training"]["optimizer"])
+    optimizer = theirs["training"]["optimizer"]
+    assert not differences(optimizer, ours["training"]["optimizer"])
+    assert {state["step"].item() for state in optimizer["state"].values()} == {12}
     assert theirs["training"]["position"] == pytest.approx(ours["training"]["position"], rel=1e-9)
     assert their_history == our_history[1:]  # the first epoch's line is not in a released file
     assert our_history[1]["lr"] == 0.002 * 0.9
@@ -251,6 +258,19 @@ def test_a_best_score_of_the_released_run_is_only_beaten_by_a_better_one(data, r
         assert (folder / BEST).is_file() == is_beaten
         position = read_run(folder)[0]["training"]["position"]
         assert (position["best"] == best) != is_beaten
+
+
+def test_the_best_accuracy_of_a_released_stage_1_is_over_the_bones(data, runs, tmp_path):
+    """10 of 16 bones right are 11 of 17 slots with the root. A score that is not beaten stays."""
+    assert accuracy_without_root(11 / 17) == pytest.approx(10 / 16)
+    assert accuracy_with_root(10 / 16) == pytest.approx(11 / 17)
+    path = tmp_path / "released" / LATEST
+    export(runs / "stage1", path, "--checkpoint-file", LATEST)
+    torch.save({**torch.load(path, weights_only=True), "max_accuracy": 16.5 / 17}, path)
+    folder = tmp_path / "run"
+    train(data, folder, "--resume", "--checkpoint", path, "--set", "st_depth=1", stage=1)
+    position = read_run(folder)[0]["training"]["position"]
+    assert position["best"] == pytest.approx(15.5 / 16)
 
 
 RESUME_MISTAKES = {
