@@ -74,13 +74,9 @@ def fixed_lengths(pose: np.ndarray) -> np.ndarray:
     return (lengths + lengths[mirror]) / 2
 
 
-def fit_bones(pose: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-    """The same bone directions with constant bone lengths, (F, 17, 3) -> (F, 17, 3).
-
-    lengths: (16,), `fixed_lengths` by default. The root stays where it is.
-    """
-    lengths = fixed_lengths(pose) if lengths is None else lengths
+def fit_bones(pose: np.ndarray) -> np.ndarray:
+    """The same bone directions with `fixed_lengths`, (F, 17, 3) -> (F, 17, 3); the root stays."""
     fitted = pose.copy()
-    for (parent, child), length in zip(H36M.bones, lengths, strict=True):
+    for (parent, child), length in zip(H36M.bones, fixed_lengths(pose), strict=True):
         fitted[:, child] = fitted[:, parent] + unit(pose[:, child] - pose[:, parent]) * length
     return fitted

@@ -19,9 +19,9 @@ def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
 class OneEuro:
     """Filters points (..., D) that arrive one after another."""
 
-    def __init__(self, scale: float, min_cutoff: float = MIN_CUTOFF, beta: float = BETA) -> None:
+    def __init__(self, scale: float) -> None:
         """scale: the body's size in the units of the points."""
-        self._scale, self._min_cutoff, self._beta = max(scale, 1e-9), min_cutoff, beta
+        self._scale = max(scale, 1e-9)
         self._points: np.ndarray | None = None
         self._speed: np.ndarray | float = 0.0
 
@@ -34,7 +34,7 @@ class OneEuro:
         self._speed += _gain(DERIVATIVE_CUTOFF, seconds) * (speed - self._speed)
         # One cutoff for a point, not one a coordinate: otherwise the filter would bend its path.
         pace = np.linalg.norm(self._speed, axis=-1, keepdims=True)
-        gain = _gain(self._min_cutoff + self._beta * pace, seconds)
+        gain = _gain(MIN_CUTOFF + BETA * pace, seconds)
         self._points = self._points + gain * (points - self._points)
         return self._points.astype(points.dtype)
 

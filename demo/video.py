@@ -134,15 +134,11 @@ _END = object()
 def ahead(items: Iterable[T]) -> Iterator[T]:
     """The same items; the next one is made in a thread while the last one is used.
 
-    An error in `items` is raised here; when this iterator is closed, `items` is no longer read.
+    An error in `items` is raised here. An item is only made once the one before it is taken, so
+    `items` is read no further where this iterator is left; its thread ends with it.
     """
-    iterator = iter(items)
-    pool = ThreadPoolExecutor(1)
-    try:
+    iterator, pool = iter(items), ThreadPoolExecutor(1)
+    coming = pool.submit(next, iterator, _END)
+    while (item := coming.result()) is not _END:
         coming = pool.submit(next, iterator, _END)
-        while (item := coming.result()) is not _END:
-            coming = pool.submit(next, iterator, _END)
-            yield cast("T", item)
-    finally:
-        # Whoever stops does not wait for the item in the making.
-        pool.shutdown(wait=False, cancel_futures=True)
+        yield cast("T", item)

@@ -179,9 +179,9 @@ PIXELS = "document.getElementById('{}').toDataURL()"
 
 
 def test_the_page_works_and_asks_for_nothing(browser, tmp_path):
-    write_page(tmp_path / "page.html", sample_poses(), "someone </script> & co")
-    browser.open(tmp_path / "page.html")
-    assert browser.run("document.title") == "someone </script> & co"
+    write_page(tmp_path / "someone <script> & co.html", sample_poses())
+    browser.open(tmp_path / "someone <script> & co.html")
+    assert browser.run("document.title") == "someone <script> & co"
     assert browser.run("[F, P, J]") == [50, 1, 17]
 
     # The numbers arrive: the left wrist at frame 20, in cm; the 2D head.
@@ -229,7 +229,7 @@ def test_the_page_of_several_people_and_of_one_frame(browser, tmp_path):
         ("one", sample_poses(1, 1)),
     ):
         browser.events.clear()
-        write_page(tmp_path / f"{name}.html", poses, name)
+        write_page(tmp_path / f"{name}.html", poses)
         browser.open(tmp_path / f"{name}.html")
         people = len(poses.persons)
         assert browser.run("document.getElementById('who').hidden") is (people == 1)
@@ -245,7 +245,7 @@ def test_the_page_draws_people_from_first_to_last_sight(browser, tmp_path):
     poses.keypoints_2d[1, 20:22, :, 2] = 0
     poses.keypoints_2d[1, 40:, :, 2] = 0
     browser.events.clear()
-    write_page(tmp_path / "page.html", poses, "page")
+    write_page(tmp_path / "page.html", poses)
     browser.open(tmp_path / "page.html")
     assert browser.run("[0, 9, 10, 20, 39, 40].map(f => present[1](f))") == [
         *(False, False, True, True, True, False),

@@ -19,6 +19,8 @@ CLASSES = 80
 PERSON = 0  # its class
 ANCHORS = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)
 STAGES = (1, 2, 8, 8, 4)  # residual blocks of Darknet-53 at each halving of the resolution
+THRESHOLD = 0.5  # least confidence of a person
+OVERLAP = 0.45  # boxes that overlap more are one person
 # The output layers, coarsest first, and the anchors each one has.
 MASKS = ((6, 7, 8), (3, 4, 5), (0, 1, 2))
 
@@ -122,19 +124,9 @@ def letterbox(frame: Frame, size: int) -> tuple[np.ndarray, float, np.ndarray]:
 class PersonDetector:
     """Boxes of the people in a frame."""
 
-    def __init__(
-        self,
-        weights: str | os.PathLike[str],
-        size: int = 416,
-        width: int = 32,
-        threshold: float = 0.5,
-        overlap: float = 0.45,
-    ) -> None:
-        """threshold: least confidence; overlap: boxes that overlap more are one person.
-
-        Raises UserError: not such weights.
-        """
-        self._size, self._threshold, self._overlap = size, threshold, overlap
+    def __init__(self, weights: str | os.PathLike[str], size: int = 416, width: int = 32) -> None:
+        """size and width: as for darknet_cfg. Raises UserError: not such weights."""
+        self._size = size
         wanted = weight_count(width) * 4
         found = Path(weights).stat().st_size
         # The header: three version numbers and the images seen, 32 or 64 bits by version.
@@ -159,15 +151,13 @@ class PersonDetector:
         found = np.concatenate(self._net.forward(self._outputs))  # (N, 5 + classes)
         # OpenCV has multiplied the class probabilities by the box's own.
         scores = found[:, 5 + PERSON]
-        likely = scores >= self._threshold
+        likely = scores >= THRESHOLD
         if not likely.any():
             return np.zeros((0, 4), dtype=np.float32)
         centres = (found[likely, :2] * self._size - offset) / scale
         sizes = found[likely, 2:4] * self._size / scale
         corners = centres - sizes / 2
         boxes = np.concatenate([corners, sizes], axis=1)
-        chosen = cv2.dnn.NMSBoxes(
-            boxes.tolist(), scores[likely].tolist(), self._threshold, self._overlap
-        )
+        chosen = cv2.dnn.NMSBoxes(boxes.tolist(), scores[likely].tolist(), THRESHOLD, OVERLAP)
         kept = np.asarray(chosen, dtype=int).flatten()
         return np.concatenate([corners[kept], corners[kept] + sizes[kept]], 1).astype(np.float32)

@@ -17,8 +17,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 STEPS = 10_000
 
 
-def write_page(path: Path, poses: Poses, title: str | None = None) -> None:
-    """title: the file's name by default. Raises UserError where it cannot be written."""
+def write_page(path: Path, poses: Poses) -> None:
+    """Raises UserError where it cannot be written."""
     pixel = max(poses.size) / STEPS
     data = {
         "names": H36M.names,
@@ -34,11 +34,9 @@ def write_page(path: Path, poses: Poses, title: str | None = None) -> None:
         # Rounded up: only what was not seen at all may read 0.
         "confidence": _base64(np.ceil(np.clip(poses.confidence, 0, 1) * 255).astype(np.uint8)),
     }
-    # "</script>" in a name would end the page's data.
-    text = json.dumps(data).replace("<", "\\u003c")
-    page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", text)
+    page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", json.dumps(data))
     with write_atomic(path, "w") as file:
-        file.write(page.replace("{{title}}", html.escape(path.stem if title is None else title)))
+        file.write(page.replace("{{title}}", html.escape(path.stem)))
 
 
 def _int16(values: np.ndarray) -> str:
