@@ -137,9 +137,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_fps(text: str) -> float:
     with suppress(ValueError):
-        if 0 <= float(text) <= MAX_FPS:
+        if 0 < float(text) <= MAX_FPS:
             return float(text)
-    raise UserError(f"--fps {text}: from 1 to {MAX_FPS}")
+    raise UserError(f"--fps {text}: more than 0, at most {MAX_FPS}")
 
 
 def gpu_number(text: str) -> int:

@@ -303,6 +303,7 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
         (["--webcam", "0", "--no-window", "--formats", "bvh"], "--formats"),
         (["--keypoints", "points.npz", "--view", "nan"], "--view nan"),
         (["--keypoints", "points.npz", "--fps", "nan"], "--fps nan"),
+        (["--keypoints", "points.npz", "--fps", "0"], "--fps 0: more than 0"),
         (["--keypoints", "slow.npz"], "-3.0 frames/s"),
         (["--keypoints", "points.npz", "--size", "640x480", "--output", "slow.npz/x"], "slow.npz"),
         (["--frobnicate"], "--frobnicate"),

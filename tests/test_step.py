@@ -112,6 +112,18 @@ def test_fp16_goes_on_once_its_scale_is_low_enough():
     assert weights.tolist() == [-(2.0**112)]
 
 
+def test_a_resumed_run_goes_on_with_fp16s_scale(data, tmp_path):
+    """The scaler counts the steps since its scale last changed; so few do not change it yet."""
+    start = ("--config", data / "stage1.yaml", "--precision", "fp16", "--set")
+    run_train(*start, "epochs=2", "--new-checkpoint", tmp_path / "whole")
+    run_train(*start, "epochs=1", "--new-checkpoint", tmp_path / "halves")
+    resume = (*start, "epochs=2", "--resume", "--checkpoint", tmp_path / "halves")
+    status, _, errors = run_train(*resume)
+    assert status == 0, errors
+    scalers = [read_run(tmp_path / n)[0]["training"]["scaler"] for n in ("whole", "halves")]
+    assert scalers[0] == scalers[1] and scalers[0]["_growth_tracker"] > 1
+
+
 def test_the_learning_rate_decays_once_an_epoch(data, tmp_path, monkeypatch):
     """learning_rate · lr_decay^epoch in each step and in the history, also after a resume."""
     rates, take_step = [], Stepper.__call__
