@@ -205,6 +205,15 @@ def test_a_whole_model_from_two_published_files(tmp_path, monkeypatch):
         assert torch.equal(again.state_dict()[name], value)
 
 
+def test_poses_of_a_video_are_without_the_noise_of_the_papers_condition(tmp_path):
+    config = make_config({**CONFIG, "stage1_drop_path": True}, "a.yaml")
+    parts = {"bone_aware": BoneAwareModule(16, 2).state_dict(), "config": config.as_dict()}
+    save_checkpoint(tmp_path / BEST, {"model": Lifter(H36M, 9, 16, 2).state_dict(), **parts})
+    checkpoint = load_checkpoint(tmp_path / BEST)
+    assert build_mdtf(config, checkpoint, None).eval().bone_aware.training
+    assert not load_mdtf(tmp_path / BEST).bone_aware.training
+
+
 def test_another_config_than_the_checkpoints_own_is_named(tmp_path):
     path = tmp_path / BEST
     lifter = Lifter(H36M, 9, 16, 2)
