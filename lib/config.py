@@ -5,6 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,21 @@ from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT, find_path
 from lib.geometry import SLOTS
 
+Values = dict[str, Any]  # keys and values as YAML gives them
+
 
 class ConfigError(UserError):
     """A configuration that cannot be used; names the file, the key and the remedy."""
 
 
 def _key(
-    default: Any = dataclasses.MISSING,
+    default: object = dataclasses.MISSING,
     *,
     low: float | None = None,
     above: float | None = None,
     high: float | None = None,
-    choices: Sequence[Any] = (),
-) -> Any:
+    choices: Sequence[object] = (),
+) -> Any:  # as dataclasses.field has it: whatever the key's type is
     """A config key, with its range: low <= value <= high, value > above, or one of choices."""
     bounds = {"low": low, "above": above, "high": high, "choices": tuple(choices)}
     return field(default=default, metadata=bounds)
@@ -111,7 +114,7 @@ class Config:
         """
         return [find_path(self.data_root) / name for name in self.subset_list]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Values:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
 
@@ -124,7 +127,7 @@ MODEL_KEYS = (
 _ANY = object()
 # Keys of released configs that have no effect here. Where the released code has a choice, only the
 # published value is implemented, and any other value is an error: it is never ignored.
-DEAD_KEYS: dict[str, Any] = {
+DEAD_KEYS: dict[str, object] = {
     "model_name": _ANY,
     "train_2d": _ANY,
     "data_root_2d": _ANY,
@@ -171,7 +174,7 @@ def load_config(
 
 
 def make_config(
-    values: dict[str, Any], source: str, stage: int | None = None, overrides: Sequence[str] = ()
+    values: Values, source: str, stage: int | None = None, overrides: Sequence[str] = ()
 ) -> Config:
     """Checked Config from raw values; `source` names the place in messages."""
     values = dict(values)
@@ -199,7 +202,7 @@ def make_config(
     return _checked_together(config, source)
 
 
-def _parse_override(item: str) -> dict[str, Any]:
+def _parse_override(item: str) -> Values:
     key, equals, text = item.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {item}: write it as key=value, for instance --set epochs=2")
@@ -209,7 +212,7 @@ def _parse_override(item: str) -> dict[str, Any]:
         raise ConfigError(f"--set {item}: {text!r} is not a YAML value; quote it") from error
 
 
-def _drop_dead_keys(values: dict[str, Any], source: str) -> dict[str, Any]:
+def _drop_dead_keys(values: Values, source: str) -> Values:
     # Released MPI-INF-3DHP files differ from the Human3.6M ones by these keys alone.
     if "dataset" not in values and "out_all" in values:
         values["dataset"] = "mpi_inf_3dhp"
@@ -226,36 +229,16 @@ def _drop_dead_keys(values: dict[str, Any], source: str) -> dict[str, Any]:
     return values
 
 
-def _checked(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
-    kind = spec.type
-    if kind is float:
-        # YAML 1.1 reads 5e-4 (no dot) as text.
-        try:
-            number = float("nan") if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if not math.isfinite(number):
-            raise ConfigError(f"{where}: {value!r} is not a number")
-        value = number
-    elif kind is int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{where}: {value!r} is not a whole number")
-    elif kind is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{where}: {value!r} is neither true nor false")
-    elif kind is str:
-        if not isinstance(value, str):
-            raise ConfigError(f"{where}: {value!r} is not text")
-    else:  # tuple[str, ...]
-        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-            raise ConfigError(f"{where}: {value!r} is not a list of names, like [ H36M-243 ]")
-        value = tuple(value)
-
+def _checked(value: object, spec: dataclasses.Field[Any], where: str) -> object:
+    """The value as its field's type, within the field's range; `where` begins messages."""
+    value = _of_type(value, spec.type, where)
     low, above, high = (spec.metadata[name] for name in ("low", "above", "high"))
     choices = spec.metadata["choices"]
     if choices and value not in choices:
         hint = did_you_mean(str(value), map(str, choices))
         raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, choices))}{hint}")
+    if not isinstance(value, int | float):
+        return value
     if low is not None and value < low:
         raise ConfigError(f"{where}: {value!r} is too small, {low} is the least")
     if above is not None and value <= above:
@@ -263,6 +246,33 @@ def _checked(value: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     if high is not None and value > high:
         raise ConfigError(f"{where}: {value!r} is too large, {high} is the most")
     return value
+
+
+def _of_type(value: object, kind: object, where: str) -> object:
+    if kind is float:
+        return _number(value, where)
+    if kind is int:
+        fits, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif kind is bool:
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif kind is str:
+        fits, wanted = isinstance(value, str), "text"
+    else:  # tuple[str, ...]
+        fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        wanted = "a list of names, like [ H36M-243 ]"
+    if not fits:
+        raise ConfigError(f"{where}: {value!r} is not {wanted}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(value: object, where: str) -> float:
+    number = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            number = float(value)  # of text too: YAML 1.1 reads 5e-4 (no dot) as text
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: {value!r} is not a number")
+    return number
 
 
 def _checked_together(config: Config, source: str) -> Config:
