@@ -10,6 +10,7 @@ import torch
 
 from data.benchmarks import find_benchmark
 from data.loader import ClipLoader, SharedBatch
+from lib import memory
 from lib.checkpoint import (
     BEST,
     LATEST,
@@ -32,7 +33,7 @@ from lib.training.run import CONFIG, Run, SilentRun
 from lib.training.signals import Interrupted
 from lib.training.stages import BoneStage, LiftingStage, Stage
 from model.build import build_bone_aware, build_mdtf, check_agreement
-from model.ops import BACKENDS, resolve_backend, set_default_backend
+from model.ops import backend_names, resolve_backend, set_default_backend
 from model.ops.matmul import fast_matmul
 
 # What a resumed run may change without becoming another run.
@@ -47,7 +48,7 @@ def main(
     stage, output and default_config: what train_firststage.py and train_twostage.py fix, with the
     defaults of the released scripts.
     """
-    options = parse_options(__doc__ or "", output, default_config, BACKENDS)
+    options = parse_options(__doc__ or "", output, default_config, backend_names())
     processes = start_processes(options.device)
     try:
         return run_command(options, processes, stage, default_config)
@@ -84,6 +85,8 @@ def run_command(
     seed = choose_seed(options, checkpoint)
     seed_everything(seed)
     task = make_stage(config, options, checkpoint, device, seed)
+    if not options.eval_only and device.type == "cpu":
+        memory.keep_freed()
     with fast_matmul(device):
         if options.eval_only:
             evaluate(task, options, processes)

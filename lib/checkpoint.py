@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
+from lib.format_1 import turned_training
 from lib.released import (
     State,
     is_released,
     trained_names,
     translate_released,
+    turned_round,
     without_prefix,
 )
 from lib.released_run import ReleasedRun, released_run
@@ -27,6 +29,9 @@ from lib.released_run import ReleasedRun, released_run
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
 PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
 PATTERN = "*.pth.tr"
+# Of the files that our training writes. In format 1, which had no number, the backward graph's
+# BatchNorm is in the order of its scan.
+FORMAT = 2
 DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
 
 
@@ -150,6 +155,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     for table in (config, training):
         if table is not None and not (isinstance(table, dict) and all(map(_is_text, table))):
             raise UserError(f"{path}: damaged ('config' or 'training' is not a table)")
+    file_format = raw.get("format", 1 if "stage" in raw else FORMAT)
+    if not isinstance(file_format, int) or file_format > FORMAT:
+        raise UserError(f"{path}: of format {file_format!r}, made by newer code; update this code")
+    if file_format < 2 and not is_released(contents):
+        training = turned_training(training, model, config)
+        model = turned_round(model)
     return Checkpoint(
         path=found,
         stage=stage,

@@ -108,6 +108,18 @@ def without_prefix(values: Mapping[str, T]) -> dict[str, T]:
     return {_WRAPPERS.sub("", name): value for name, value in values.items()}
 
 
+def turned_round(values: Mapping[str, Tensor]) -> State:
+    """The backward graph's BatchNorm with its joints in the opposite order, all else as it is.
+
+    Published weights have one parameter and statistic a joint in the order in which the backward
+    direction scans; ours are in the skeleton's. values: tensors under our names.
+    """
+    return {
+        name: value.flip(0) if ".backward_graph.conv.norm." in name and value.ndim else value
+        for name, value in values.items()
+    }
+
+
 def is_released(state: Mapping[str, Tensor]) -> bool:
     """Whether parameter names are those of the released code."""
     return any("STEblocks." in name for name in state)
@@ -120,7 +132,7 @@ def translate_released(state: Mapping[str, Tensor]) -> State:
     """
     bare = without_prefix(state)
     names = released_names(1 if "mlp.0.weight" in bare else 2, _depth(bare, "STEblocks"))
-    return {names.get(name, name): value for name, value in bare.items()}
+    return turned_round({names.get(name, name): value for name, value in bare.items()})
 
 
 def translate_to_released(state: Mapping[str, Tensor]) -> State:
@@ -133,7 +145,8 @@ def translate_to_released(state: Mapping[str, Tensor]) -> State:
     for name in state:
         if name not in known:
             raise KeyError(name)
-    return {released: state[ours] for released, ours in names.items() if ours in state}
+    values = turned_round(state)
+    return {released: values[ours] for released, ours in names.items() if ours in values}
 
 
 def released_names_of(state: Collection[str]) -> dict[str, str]:

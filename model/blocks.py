@@ -6,10 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.fused import fused_inference, fused_training
+from lib import memory
+from lib.processes import is_parallel
 from model.layers import LN_EPS, MLP, DropPath
 from model.mamba import BiMamba
 from model.norm import statistics_seen_before
+from model.ops import BlockWeights, Settings, residual_block
+from model.ops.operator import constant_result
+from model.plain import is_plain
 
 # Axes of a clip (B, T, J, C). Activations stay in this order in memory; a scan along the frames
 # steps over it with strides.
@@ -37,11 +41,8 @@ class MambaBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.recompute = False  # see recompute_blocks()
 
-    def forward(self, x: Tensor, axis: int = JOINTS, norm: nn.LayerNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor, axis: int = JOINTS, norm: nn.Module | None = None) -> Tensor:
         """axis: the one the mixer scans; norm: applied to the block's output."""
-        fused = fused_inference(self, x, axis, norm)
-        if fused is not None:
-            return fused
         if self.recompute and torch.is_grad_enabled():
             recomputed: Tensor = checkpoint(
                 self._forward,
@@ -54,13 +55,84 @@ class MambaBlock(nn.Module):
             return recomputed
         return self._forward(x, axis, norm)
 
-    def _forward(self, x: Tensor, axis: int, norm: nn.LayerNorm | None) -> Tensor:
-        fused = fused_training(self, x, axis, norm)
-        if fused is not None:
-            return fused
-        x = self.drop_path.add(x, self.mixer(self.norm1(x), axis), axis)
-        x = self.drop_path.add(x, self.mlp(self.norm2(x)), axis)
+    def _forward(self, x: Tensor, axis: int, norm: nn.Module | None) -> Tensor:
+        if self.recompute:
+            memory.give_back_idle()
+        if not weights_say_all(self, norm):
+            return self._call_parts(x, axis, norm)
+        masks = self.drop_path.mask(x, axis), self.drop_path.mask(x, axis)
+        settings = self.settings(axis, norm)
+        y, statistics = residual_block(
+            x, self.weights(norm), settings, masks, batch_statistics=self.training
+        )
+        if x.numel() or is_parallel():  # of no clips there is nothing to track
+            for graph, seen in zip(self.mixer.graphs, statistics, strict=True):
+                if graph is not None and seen is not None:
+                    graph.conv.norm.track(seen)
+        return y
+
+    def _call_parts(self, x: Tensor, axis: int, norm: nn.Module | None) -> Tensor:
+        """The same by calling each part: hooks run, and other modules can be in their places."""
+        x = x + self._dropped(self.mixer(self.norm1(x), axis), axis)
+        x = x + self._dropped(self.mlp(self.norm2(x)), axis)
         return x if norm is None else norm(x)
+
+    def _dropped(self, branch: Tensor, axis: int) -> Tensor:
+        drop = self.drop_path
+        y: Tensor = drop(branch, axis) if isinstance(drop, DropPath) else drop(branch)
+        return y
+
+    def weights(self, norm: nn.Module | None = None) -> BlockWeights:
+        """norm: the LayerNorm that the output goes through."""
+        mixer, mlp = self.mixer, self.mlp
+        assert norm is None or isinstance(norm, nn.LayerNorm)  # for the type
+        forward, backward = mixer.graphs
+        graph = forward or backward
+        return BlockWeights(
+            norm1_weight=self.norm1.weight,
+            norm1_bias=self.norm1.bias,
+            in_proj=mixer.in_proj.weight,
+            out_proj=mixer.out_weight(),
+            norm2_weight=self.norm2.weight,
+            norm2_bias=self.norm2.bias,
+            fc1=mlp.fc1.weight,
+            fc1_bias=mlp.fc1.bias,
+            fc2=mlp.fc2.weight,
+            fc2_bias=mlp.fc2.bias,
+            forward=mixer.forward_scan.weights(),
+            backward=mixer.backward_scan.weights(),
+            forward_graph=None if forward is None else forward.weights(),
+            backward_graph=None if backward is None else backward.weights(),
+            adjacency=None if graph is None else graph.conv.adj,
+            last_weight=None if norm is None else norm.weight,
+            last_bias=None if norm is None else norm.bias,
+        )
+
+    def settings(self, axis: int, norm: nn.Module | None = None) -> Settings:
+        assert norm is None or isinstance(norm, nn.LayerNorm)  # for the type
+        found = Settings(axis, self.norm1.eps)
+        graph = self.mixer.forward_graph or self.mixer.backward_graph
+        if graph is not None:
+            found = found._replace(graph_eps=graph.norm.eps)
+        return found if norm is None else found._replace(last_eps=norm.eps)
+
+
+@constant_result
+def weights_say_all(block: MambaBlock, norm: nn.Module | None) -> bool:
+    """Whether a block, and the norm after it, compute what weights() and settings() say."""
+    mixer, mlp = block.mixer, block.mlp
+    return (
+        (norm is None or is_plain(norm, nn.LayerNorm))
+        and is_plain(block.norm1, nn.LayerNorm)
+        and is_plain(block.norm2, nn.LayerNorm)
+        and block.norm1.eps == block.norm2.eps
+        and is_plain(block.drop_path, DropPath)
+        and is_plain(mlp, MLP)
+        and is_plain(mlp.fc1, nn.Linear)
+        and is_plain(mlp.fc2, nn.Linear)
+        and is_plain(mixer, BiMamba)
+        and mixer.is_plain
+    )
 
 
 def recompute_blocks(model: nn.Module, recompute: bool = True) -> None:

@@ -2,11 +2,12 @@
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.norm import JointNorm
+from model.ops import GraphWeights
+from model.plain import is_plain
 
 
 class GraphConv(nn.Module):
@@ -18,12 +19,8 @@ class GraphConv(nn.Module):
 
     adj: Tensor  # (J, J), Â
 
-    def __init__(self, dim: int, adjacency: Tensor, reverse_joints: bool = False) -> None:
-        """adjacency: (J, J), 0 or 1, in the skeleton's order, as the input's joints are.
-
-        reverse_joints: BatchNorm's parameters are in the reversed order, as published weights of
-        the backward direction are. All else is the same for it: Â reversed on reversed joints.
-        """
+    def __init__(self, dim: int, adjacency: Tensor) -> None:
+        """adjacency: (J, J), 0 or 1, in the order of the input's joints."""
         super().__init__()
         inv_sqrt_degree = adjacency.sum(-1).rsqrt()
         normalised = inv_sqrt_degree[:, None] * adjacency * inv_sqrt_degree
@@ -31,16 +28,59 @@ class GraphConv(nn.Module):
         self.register_buffer("adj", normalised.float(), persistent=False)
         self.own = nn.Linear(dim, dim)  # U
         self.neighbours = nn.Linear(dim, dim)  # V
-        self.norm = JointNorm(adjacency.shape[0], reverse_joints)  # one statistic for each joint
+        self.norm = JointNorm(adjacency.shape[0])  # one statistic for each joint
         for linear in (self.own, self.neighbours):
             nn.init.normal_(linear.weight, std=math.sqrt(2 / dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, J, C) -> (N, J, C)."""
-        # V and U in one product: the input is read once.
-        weight = torch.cat((self.neighbours.weight, self.own.weight))
-        bias = torch.cat((self.neighbours.bias, self.own.bias))
-        neighbours, own = F.linear(x, weight, bias).chunk(2, dim=-1)
-        adjacency = self.adj.to(own.dtype).expand(len(x), -1, -1)
-        mixed = torch.baddbmm(own, adjacency, neighbours)
+        own, neighbours = self.own(x), self.neighbours(x)
+        mixed = self.adj.to(own.dtype) @ neighbours + own
         return F.relu(x + self.norm(mixed))
+
+
+class GraphInput(nn.Module):
+    """What a GEM direction reads: LayerNorm, then the graph convolution over the joints.
+
+    The backward direction's is the same on the same joints: published weights of it, whose joints
+    are reversed, are turned round where their names are translated (lib/released.py).
+    """
+
+    def __init__(self, dim: int, adjacency: Tensor) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.conv = GraphConv(dim, adjacency)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., J, C) -> (..., J, C)."""
+        y: Tensor = self.conv(self.norm(x).flatten(0, -3))
+        return y.view(x.shape)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether weights() and one eps say all."""
+        conv = self.conv
+        return (
+            is_plain(self, GraphInput)
+            and is_plain(self.norm, nn.LayerNorm)
+            and is_plain(conv, GraphConv)
+            and is_plain(conv.own, nn.Linear)
+            and is_plain(conv.neighbours, nn.Linear)
+            and is_plain(conv.norm, JointNorm)
+            and self.norm.eps == conv.norm.eps
+        )
+
+    def weights(self) -> GraphWeights:
+        norm, conv = self.norm, self.conv
+        return GraphWeights(
+            norm_weight=norm.weight,
+            norm_bias=norm.bias,
+            own=conv.own.weight,
+            own_bias=conv.own.bias,
+            neighbours=conv.neighbours.weight,
+            neighbours_bias=conv.neighbours.bias,
+            bn_weight=conv.norm.weight,
+            bn_bias=conv.norm.bias,
+            bn_mean=conv.norm.running_mean,
+            bn_var=conv.norm.running_var,
+        )

@@ -1,6 +1,5 @@
 """Small layers shared by all blocks."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,11 +46,6 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
         mask = self.mask(x, axis)
         return x if mask is None else x * mask
-
-    def add(self, x: Tensor, branch: Tensor, axis: int = -2) -> Tensor:
-        """x + forward(branch), in one pass over memory."""
-        mask = self.mask(branch, axis)
-        return x + branch if mask is None else torch.addcmul(x, branch, mask)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3g}"

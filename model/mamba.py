@@ -3,11 +3,11 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.graph import GraphConv
+from model.graph import GraphInput
 from model.ops import DirectionWeights, bidirectional_inner
+from model.plain import check_read_only, is_plain
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -40,34 +40,23 @@ class ScanDirection(nn.Module):
         dt = log_dt.exp().clamp(min=DT_FLOOR)
         bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def weights(self, log: bool = False) -> DirectionWeights:
-        """log: with A_log itself in the place of A."""
-        conv, dt_proj = self.conv1d, self.dt_proj
+    def weights(self) -> DirectionWeights:
+        """Raises ValueError where they do not say all, see model/plain.py."""
+        conv, x_proj, dt_proj = self.conv1d, self.x_proj, self.dt_proj
+        check_read_only(self, ScanDirection, "a scan direction")
+        check_read_only(conv, nn.Conv1d, "conv1d")
+        check_read_only(x_proj, nn.Linear, "x_proj")
+        check_read_only(dt_proj, nn.Linear, "dt_proj")
         assert conv.bias is not None  # for the type
         return DirectionWeights(
             conv_weight=conv.weight,
             conv_bias=conv.bias,
-            x_proj=self.x_proj.weight,
+            x_proj=x_proj.weight,
             dt_proj=dt_proj.weight,
             dt_bias=dt_proj.bias,
-            A=self.A_log if log else -torch.exp(self.A_log),
+            A_log=self.A_log,
             D=self.D,
         )
-
-
-class GraphInput(nn.Module):
-    """What a GEM direction reads: LayerNorm, then the graph convolution over the joints."""
-
-    def __init__(self, dim: int, adjacency: Tensor, reverse_joints: bool) -> None:
-        """reverse_joints: for the backward direction, see GraphConv."""
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.conv = GraphConv(dim, adjacency, reverse_joints)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., J, C) -> (..., J, C), for both directions in the skeleton's order."""
-        y: Tensor = self.conv(self.norm(x).flatten(0, -3))
-        return y.view(x.shape)
 
 
 class BiMamba(nn.Module):
@@ -93,24 +82,24 @@ class BiMamba(nn.Module):
         self.forward_scan = ScanDirection(dim, d_state, d_conv)
         self.backward_scan = ScanDirection(dim, d_state, d_conv)
         self.forward_scan.draw_mamba_dt()  # the forward direction only, as released
-        self.forward_graph = self.backward_graph = None
+        self.forward_graph: GraphInput | None = None
+        self.backward_graph: GraphInput | None = None
         if adjacency is not None:
-            self.forward_graph = GraphInput(dim, adjacency, reverse_joints=False)
+            self.forward_graph = GraphInput(dim, adjacency)
             if backward_graph:
-                self.backward_graph = GraphInput(dim, adjacency, reverse_joints=True)
+                self.backward_graph = GraphInput(dim, adjacency)
         self.out_proj = nn.Linear(dim, dim, bias=False)
         self.sums = False  # see sum_directions()
 
     def out_weight(self) -> Tensor:
-        """(C, C), for the mean of the two directions; twice out_proj's where they are summed."""
+        """(C, C), for the mean of the two directions; twice out_proj's where they are added."""
         return 2 * self.out_proj.weight if self.sums else self.out_proj.weight
 
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
         """axis: the one that is scanned. The memory of x stays in its order for any axis."""
-        # Two products: one of twice the width gives views that LayerNorm and the gradients copy.
-        x, z = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
-        x_forward = self.forward_graph(x) if self.forward_graph else x
-        x_backward = self.backward_graph(x) if self.backward_graph else x
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        x_forward = x if self.forward_graph is None else self.forward_graph(x)
+        x_backward = x if self.backward_graph is None else self.backward_graph(x)
         y = bidirectional_inner(
             x_forward,
             x_backward,
@@ -119,7 +108,22 @@ class BiMamba(nn.Module):
             self.backward_scan.weights(),
             axis=axis,
         )
-        return F.linear(y, self.out_weight())
+        output: Tensor = self.out_proj(y)
+        return 2 * output if self.sums else output
+
+    @property
+    def graphs(self) -> tuple[GraphInput | None, GraphInput | None]:
+        """Of both directions."""
+        return self.forward_graph, self.backward_graph
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its weights say all."""
+        return (
+            is_plain(self.in_proj, nn.Linear)
+            and is_plain(self.out_proj, nn.Linear)
+            and all(graph is None or graph.is_plain for graph in self.graphs)
+        )
 
 
 def draw_backward_dt(model: nn.Module) -> None:

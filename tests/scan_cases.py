@@ -1,17 +1,21 @@
 """Random inputs for the scan's tests, and how far two results are apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from model.ops import DirectionWeights, bidirectional_inner, selective_scan
+from model.ops import DirectionWeights, bidirectional_inner
+from model.ops.eager import scan_loop
+from model.ops.reference import scan
+
+SCANS = {"sequential": scan, "torch": scan_loop}
 
 
 def scan_inputs(
     batch: tuple[int, ...], length: int, channels: int, states: int = 16, seed: int = 0
 ) -> dict[str, Tensor]:
-    """u, delta, A, B, C, D and z of a scan, float64."""
+    """u, delta, A, B, C and D of a scan, float64."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -24,7 +28,6 @@ def scan_inputs(
         "B": draw(*batch, length, states),
         "C": draw(*batch, length, states),
         "D": draw(channels),
-        "z": draw(*batch, length, channels),
     }
 
 
@@ -54,7 +57,7 @@ def inner_inputs(
             draw(rank + 2 * states, channels) / channels**0.5,
             draw(channels, rank) / rank**0.5,
             draw(channels) - 2,
-            -draw(channels, states).exp(),
+            draw(channels, states),
             1 + draw(channels) / 4,
         )
 
@@ -74,14 +77,17 @@ def run_inner(
     """
     xz = inputs["xz"] if axis == -2 else inputs["xz"].transpose(-2, -3)
     x, z = xz.chunk(2, dim=-1)
-    weights = [t for name, t in inputs.items() if name != "xz"]
-    directions = DirectionWeights(*weights[:7]), DirectionWeights(*weights[7:])
     x_backward = torch.tanh(x) if graph else x
-    return bidirectional_inner(x, x_backward, z, *directions, backend=backend)
+    return bidirectional_inner(x, x_backward, z, *both_directions(inputs), backend=backend)
+
+
+def both_directions(inputs: dict[str, Tensor]) -> Iterator[DirectionWeights]:
+    for name in ("forward", "backward"):
+        yield DirectionWeights(*(inputs[f"{name}.{field}"] for field in DirectionWeights._fields))
 
 
 def run_scan(inputs: dict[str, Tensor], backend: str, *, reverse: bool = False) -> Tensor:
-    return selective_scan(**inputs, reverse=reverse, backend=backend)
+    return SCANS[backend](**inputs, reverse=reverse)
 
 
 def results(

@@ -22,6 +22,7 @@ from lib.config import make_config
 from lib.errors import UserError
 from lib.released import translate_released
 from lib.skeleton import H36M
+from lib.training.optim import make_optimizer
 from model.bone_aware import BoneAwareModule
 from model.build import (
     bone_aware_from_weights,
@@ -67,11 +68,13 @@ def test_a_published_file_loads(tmp_path, stage, prefix):
     assert checkpoint.config is checkpoint.training is checkpoint.bone_aware is None
     module = BoneAwareModule(16, 2) if stage == 1 else Lifter(H36M, 9, 16, 2)
     load_weights(module, checkpoint.model, path)
-    # Each published tensor is one of ours, unchanged, and none is left over.
+    # Each published tensor is one of ours, unchanged but for the backward graph's BatchNorm, whose
+    # joints are turned round, and none is left over.
     ours = module.state_dict()
     assert len(ours) == len(weights)
-    for value, name in zip(weights.values(), translate_released(weights), strict=True):
-        assert torch.equal(ours[name], value)
+    for (theirs, value), name in zip(weights.items(), translate_released(weights), strict=True):
+        is_turned = "gcn_b.batch_norm." in theirs and value.ndim == 1
+        assert torch.equal(ours[name], value.flip(0) if is_turned else value)
 
 
 def test_numpy_scalars_of_every_kind_are_read(tmp_path):
@@ -212,6 +215,47 @@ def test_poses_of_a_video_are_without_the_noise_of_the_papers_condition(tmp_path
     checkpoint = load_checkpoint(tmp_path / BEST)
     assert build_mdtf(config, checkpoint, None).eval().bone_aware.training
     assert not load_mdtf(tmp_path / BEST).bone_aware.training
+
+
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_a_file_of_format_1_gives_the_same_weights_and_the_same_next_step(tmp_path, decay_all):
+    """In it the backward graph's BatchNorm has its joints reversed: in the weights, their moving
+    average and the optimizer's moments. Here each is found by the parameter itself."""
+    lifter = Lifter(H36M, 4, 16, 2)
+    for block in lifter.spatial:
+        block.mixer.backward_graph.conv.norm.running_mean.uniform_()
+    optimizer = make_optimizer(lifter, 0.1, 0.1, decay_all)
+    for parameter in lifter.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    training = {"optimizer": optimizer.state_dict(), "ema": lifter.state_dict(), "seed": 3}
+    config = {**CONFIG, "decay_all": decay_all}
+    new = {"format": 2, "stage": 2, "model": lifter.state_dict(), "config": config}
+    save_checkpoint(tmp_path / "new", new | {"training": training})
+    norms = [block.mixer.backward_graph.conv.norm for block in lifter.spatial]
+    with torch.no_grad():
+        for norm in norms:
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.copy_(tensor.flip(0))
+            for parameter in (norm.weight, norm.bias):
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    tensor = optimizer.state[parameter][moment]
+                    tensor.copy_(tensor.flip(0))
+    del new["format"]
+    save_checkpoint(tmp_path / "old", new | {"training": training})
+    old, new = load_checkpoint(tmp_path / "old"), load_checkpoint(tmp_path / "new")
+    name = "spatial.0.mixer.backward_graph.conv.norm.weight"
+    assert not torch.equal(lifter.state_dict()[name], new.model[name])
+    torch.testing.assert_close(old.model, new.model, rtol=0, atol=0)
+    torch.testing.assert_close(old.training["ema"], dict(new.training["ema"]), rtol=0, atol=0)
+    states = [c.training["optimizer"]["state"] for c in (old, new)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert old.training["seed"] == 3
+
+
+def test_a_file_of_a_later_format_is_refused(tmp_path):
+    save_checkpoint(tmp_path / BEST, {"format": 3, "model": Lifter(H36M, 4, 16, 2).state_dict()})
+    assert "newer code" in told(load_checkpoint, tmp_path / BEST)
 
 
 def test_another_config_than_the_checkpoints_own_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import math
 import multiprocessing
 import os
 import platform
@@ -15,21 +16,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.ops import compile, library, native, resolve_backend, self_check
+from model.ops import check, cpu, resolve_backend
+from model.ops.cpu import abi, build
 from tests.scan_cases import (
     assert_close,
     inner_inputs,
     relative_errors,
     results,
     run_inner,
-    run_scan,
-    scan_inputs,
 )
 
 F32, F64 = torch.float32, torch.float64
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="no C kernel here")
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason="no C kernel here")
 
 
 @pytest.fixture(autouse=True)
@@ -59,19 +59,10 @@ def test_the_inner_block_at_every_width(channels, states, rank, taps, graph):
     assert_close(results(run_inner, inputs, "c", F32, graph=graph), want, 1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 17, 40, 243])
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("channels", "states"), [(16, 16), (7, 5)])
-def test_the_scan_alone(length, reverse, channels, states):
-    inputs = scan_inputs((2, 2), length, channels, states)
-    want = results(run_scan, inputs, "torch", F64, reverse=reverse)
-    assert_close(results(run_scan, inputs, "c", F32, reverse=reverse), want, 1e-5)
-
-
 def test_strong_decay_that_underflows():
     inputs = inner_inputs((2,), 60, 16)
     for direction in ("forward", "backward"):
-        inputs[f"{direction}.A"] *= 300
+        inputs[f"{direction}.A_log"] += math.log(300)
         inputs[f"{direction}.dt_bias"] += 4
     want = results(run_inner, inputs, "torch", F64)
     assert_close(results(run_inner, inputs, "c", F32), want, 1e-5)
@@ -79,13 +70,30 @@ def test_strong_decay_that_underflows():
 
 def test_a_state_is_remembered_for_a_long_time_as_well_as_float32_can():
     """The same decay of 1 - 1e-4 at each step: an exponential that is off by an ulp at 0 drifts."""
-    inputs = scan_inputs((1,), 1500, 4)
-    inputs["A"] = torch.full_like(inputs["A"], -1.0)
-    inputs["delta"] = torch.full_like(inputs["delta"], 1e-4)
-    want = results(run_scan, inputs, "torch", F64)
-    definition = relative_errors(results(run_scan, inputs, "sequential", F32), want)
-    kernel = relative_errors(results(run_scan, inputs, "c", F32), want)
+    inputs = inner_inputs((1,), 1500, 4)
+    for direction in ("forward", "backward"):
+        inputs[f"{direction}.A_log"].zero_()
+        inputs[f"{direction}.dt_proj"].zero_()
+        inputs[f"{direction}.dt_bias"].fill_(math.log(math.expm1(1e-4)))  # softplus gives 1e-4
+    want = results(run_inner, inputs, "torch", F64)
+    definition = relative_errors(results(run_inner, inputs, "sequential", F32), want)
+    kernel = relative_errors(results(run_inner, inputs, "c", F32), want)
     assert max(kernel.values()) < 1.5 * max(definition.values())
+
+
+@pytest.mark.parametrize("bias", [-300.0, -20.0, 50.0, 1e4])
+def test_zero_and_huge_steps(bias):
+    """delta = 0 keeps the state; a huge one forgets it: exp underflows to 0, and nothing is NaN."""
+    inputs = inner_inputs((2,), 40, 8)
+    inputs["forward.dt_bias"].fill_(bias)
+    want = results(run_inner, inputs, "sequential", F64)
+    assert all(t.isfinite().all() for t in want.values())
+    got = results(run_inner, inputs, "c", F32)
+    for name in [name for name, t in want.items() if t.abs().max() < 1e-30]:
+        assert got[name].abs().max() < 1e-30
+        del want[name]  # products of such sizes are no float32
+    assert len(want) > 8
+    assert_close(got, want, 1e-5)
 
 
 @pytest.mark.parametrize("axis", [-2, -3])
@@ -190,14 +198,6 @@ def test_opcheck_inner(graph, keep):
     torch.library.opcheck(torch.ops.mdtf.inner_forward, _operator_arguments(graph, keep))
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_opcheck_scan(keep):
-    inputs = scan_inputs((2,), 40, 8)
-    del inputs["z"]
-    tensors = [t.float().requires_grad_(keep) for t in inputs.values()]
-    torch.library.opcheck(torch.ops.mdtf.scan_forward, (*tensors, True, keep))
-
-
 def test_a_second_derivative_is_refused_in_so_many_words():
     inputs = {k: t.float().requires_grad_() for k, t in inner_inputs((1,), 5, 4).items()}
     (grad,) = torch.autograd.grad(
@@ -221,10 +221,9 @@ def test_too_wide_a_convolution_is_an_error():
 
 
 def test_no_memory_for_scratch_is_an_exception_not_an_abort():
-    huge = library.Shape(1, 1, 1, 1 << 50, 16, 1, 4)
-    struct = library.Inner(shape=huge)
+    huge = abi.Shape(1, 1, 1, 1 << 50, 16, 1, 4)
     with pytest.raises(MemoryError):
-        library.call(native.loaded().mdtf_inner_forward, struct)
+        abi.call(abi.library().mdtf_inner_forward, abi.Inner(shape=huge))
 
 
 # --- the build ------------------------------------------------------------------------------------
@@ -267,11 +266,11 @@ def test_other_cpus_vectors_give_the_same(tmp_path, lanes, has_avx2):
     elif has_avx2:
         pytest.skip("no AVX2 here")
     code = """
-        from model.ops import native, self_check
-        print(native.loaded().mdtf_lanes(), self_check.self_check())
-        nan, inf = float("nan"), float("inf")
-        for case in self_check.cases(length=21):
-            print(*(name for v in (nan, inf, -inf) for name in self_check.swallowed(case, v)))
+        from model.ops import check, cpu
+        cases = list(check.cases(cpu.Cpu(), length=21))
+        print(cpu.abi.library().mdtf_lanes(), max(map(check.error, cases)))
+        for value in (float("nan"), float("inf"), float("-inf")):
+            print(*(name for case in cases for name in check.swallowed(case, value)))
     """
     done = _python(code, XDG_CACHE_HOME=str(tmp_path), MDTF_KERNEL_CFLAGS=flags)
     found, error, *swallowed = done.stdout.split()
@@ -298,9 +297,8 @@ def test_a_failing_compiler_is_named_with_its_error(tmp_path):
 
 
 def test_a_kernel_with_wrong_answers_is_not_used(monkeypatch, caplog):
-    monkeypatch.setattr(native, "_verdict", [])
-    monkeypatch.setattr(native, "_library", None)
-    monkeypatch.setattr(self_check, "self_check", lambda: float("nan"))
+    monkeypatch.setattr(cpu, "_verdict", [])
+    monkeypatch.setattr(check, "error", lambda case: float("nan"))
     with caplog.at_level(logging.WARNING, logger="mdtf"):
         name, reason = resolve_backend("auto", torch.device("cpu"), F32)
     assert name == "torch"
@@ -312,8 +310,8 @@ def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(tmp_path,
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    monkeypatch.setattr(compile.tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = compile.cache_folder()
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = build.cache_folder()
     assert folder.parent == tmp_path
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -326,19 +324,27 @@ def test_a_folder_that_others_can_write_is_never_loaded_from(tmp_path, monkeypat
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(compile.tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = compile.cache_folder()
+    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = build.cache_folder()
     assert folder not in (tmp_path / "mdtf", open_to_all)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("structure", library.STRUCTURES, ids=lambda s: s.__name__)
-def test_a_structure_with_another_size_than_in_c_is_refused(monkeypatch, structure):
-    library.check_sizes(native.loaded())
-    longer = type(structure.__name__, (structure,), {"_fields_": [("more", ctypes.c_int64)]})
-    monkeypatch.setattr(library, "STRUCTURES", (longer,))
-    with pytest.raises(compile.KernelUnavailable, match=structure.__name__):
-        library.check_sizes(native.loaded())
+def test_a_structure_with_another_size_than_in_c_is_refused(monkeypatch):
+    abi.check_sizes(abi.library())
+    for name, structure in list(abi.EXCHANGED.items()):
+        longer = type(name, (structure,), {"_fields_": [("more", ctypes.c_int64)]})
+        with monkeypatch.context() as patch, pytest.raises(build.KernelUnavailable, match=name):
+            patch.setitem(abi.EXCHANGED, name, longer)
+            abi.check_sizes(abi.library())
+
+
+def test_another_list_of_weights_is_another_library(tmp_path, monkeypatch):
+    """What C is compiled with follows weights.py, and is part of the library's name."""
+    assert "float * conv_weight;" in abi.declarations()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(build.KernelUnavailable, match="error"):
+        build.load_library(abi.declarations().replace("conv_weight", "convolution"))
 
 
 def test_torch_compile_sees_an_opaque_operator():

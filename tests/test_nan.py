@@ -19,19 +19,20 @@ from model.blocks import FRAMES, JOINTS, MambaBlock
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
-from model.ops import dispatch, native, self_check
+from model.ops import backend as seam
+from model.ops import check, cpu, set_default_backend
 from model.ops.matmul import fast_matmul
 from tests.scan_cases import inner_inputs, results, run_inner
 
 NAN, INF = math.nan, math.inf
 VALUES = (NAN, INF, -INF)
 ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
-needs_kernel = pytest.mark.skipif(native.unavailable() is not None, reason="no C kernel here")
+needs_kernel = pytest.mark.skipif(cpu.unavailable() is not None, reason="no C kernel here")
 
 
 @pytest.fixture(autouse=True)
 def _automatic_backend(monkeypatch):
-    monkeypatch.setattr(dispatch, "_default", "auto")
+    monkeypatch.setattr(seam, "_default", "auto")
 
 
 # --- backends -------------------------------------------------------------------------------------
@@ -39,21 +40,21 @@ def _automatic_backend(monkeypatch):
 @pytest.mark.parametrize("value", VALUES)
 def test_each_kernel_carries_it_on_as_its_definition_does(value):
     """Output and gradients, with the value in one place of each weight and each input in turn."""
-    for case in self_check.cases(length=21):
-        assert self_check.swallowed(case, value) == [], case.name
+    for case in check.cases(cpu.Cpu(), length=21):
+        assert list(check.swallowed(case, value)) == [], case.name
 
 
 @needs_kernel
 def test_a_kernel_that_swallows_nan_fails_its_check():
-    case = self_check.cases(length=3)[0]
-    clean = case._replace(kernel=lambda *t: case.kernel(*t).nan_to_num())
-    assert self_check.swallowed(clean, NAN) == list(case.inputs)
+    case = next(check.cases(cpu.Cpu(), length=3))
+    clean = case._replace(function=lambda *t: case.function(*t).nan_to_num())
+    assert list(check.swallowed(clean, NAN)) == list(case.inputs)
 
 
 @pytest.mark.parametrize("backend", ["torch", "c"])
 @pytest.mark.parametrize("value", VALUES)
 def test_an_inner_block_is_not_finite_where_the_definition_is_not(backend, value):
-    if backend == "c" and native.unavailable() is not None:
+    if backend == "c" and cpu.unavailable() is not None:
         pytest.skip("no C kernel here")
     # Of infinity, states that pad a vector make NaN: then only whole vectors of them are alike.
     inputs = inner_inputs((2,), 5, 8, states=3 if math.isnan(value) else 16)
@@ -109,7 +110,7 @@ def test_a_block_is_not_finite_where_the_readable_one_is_not(axis, adjacency, tr
     for name in with_one_spoilt(block, value):
         found = []
         for backend in ("c", "sequential"):
-            dispatch.set_default_backend(backend)
+            set_default_backend(backend)
             again = copy.deepcopy(block)
             leaf = x.clone().requires_grad_()
             y = again(leaf, axis, norm)

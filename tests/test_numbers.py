@@ -10,7 +10,7 @@ from demo import vis
 from lib.errors import UserError
 from lib.numbers import environment_number, parse_whole, whole_number
 from lib.processes import start_processes
-from model.ops.library import thread_count
+from model.ops.cpu.abi import thread_count
 from tests.training import run_command
 
 # int() takes some of these, str.isdigit() or str.isdecimal() others.

@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 
 import lib.training.fit
-import model.norm
 from lib.checkpoint import PREVIOUS
 from lib.errors import UserError
 from lib.processes import Processes, batch_share, rand_rows, start_processes
 from lib.training.step import Stepper
 from model.norm import JointNorm
+from model.ops import statistics
 from tests.training import (
     differences,
     fork_train,
@@ -141,9 +141,9 @@ def test_reduced_precision_in_two_processes(data, tmp_path, precision, loss):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_statistics_over_processes_are_float32(monkeypatch, dtype):
     """BatchNorm of a 'second process' without rows is PyTorch's own, also for 70,000 values."""
-    monkeypatch.setattr(model.norm, "is_parallel", lambda: True)
-    monkeypatch.setattr(model.norm.dist, "all_reduce", lambda values: None)
-    monkeypatch.setattr(model.norm.differentiable, "all_reduce", lambda values: values)
+    monkeypatch.setattr(statistics, "is_parallel", lambda: True)
+    monkeypatch.setattr(statistics.dist, "all_reduce", lambda values: None)
+    monkeypatch.setattr(statistics.differentiable, "all_reduce", lambda values: values)
     ours, theirs = JointNorm(3), torch.nn.BatchNorm1d(3)
     x = (torch.randn(1000, 3, 70) * 3 + 1).to(dtype)
     found, expected = ours(x), theirs(x)

@@ -15,7 +15,7 @@ from lib.skeleton import H36M
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
-from model.ops import BACKENDS, resolve_backend
+from model.ops import backend_names, resolve_backend
 from tests import reference
 
 
@@ -27,12 +27,12 @@ def is_available(backend):
     return True
 
 
-BACKENDS_HERE = [name for name in BACKENDS if name != "auto" and is_available(name)]
+BACKENDS_HERE = [name for name in backend_names() if name != "auto" and is_available(name)]
 
 
 @pytest.fixture
 def backend(request, monkeypatch):
-    monkeypatch.setattr("model.ops.dispatch._default", request.param)
+    monkeypatch.setattr("model.ops.backend._default", request.param)
     return request.param
 
 

@@ -9,18 +9,18 @@ from torch import nn
 
 from lib.skeleton import H36M
 from model.blocks import FRAMES, JOINTS, MambaBlock
-from model.fused import _arguments, fused_training
-from model.ops import dispatch, native
-from model.ops.train_block import block_train
+from model.ops import Settings, cpu
+from model.ops import backend as seam
+from model.ops.weights import LEAVES, BlockWeights, flat, unflat
 
-pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason="no C kernel here")
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason="no C kernel here")
 ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
 CHANNELS = 32
 
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
-    monkeypatch.setattr(dispatch, "_default", "auto")
+    monkeypatch.setattr(seam, "_default", "auto")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -83,7 +83,10 @@ def test_a_block_equals_the_block_in_float64(dim, case, training, last_norm):
         gradients = torch.autograd.grad(y, [leaf, *learnt], cotangent.to(y.dtype))
         results.append([y, *gradients, *(b.double() for b in block_.buffers())])
     torch.manual_seed(3)
-    assert torch.equal(fused_training(block, x, axis, norm), results[0][0])  # the kernels did run
+    masks = block.drop_path.mask(x, axis), block.drop_path.mask(x, axis)
+    weights, settings = block.weights(norm), block.settings(axis, norm)
+    found = cpu.Cpu().block(x, weights, settings, masks, batch_statistics=training)
+    assert torch.equal(found[0], results[0][0])  # the kernels did run
     assert_near(*results)
 
 
@@ -152,31 +155,14 @@ def test_strided_inputs_are_read_in_their_order():
 
 def operator_arguments(axis, adjacency, training):
     block, norm = build(CHANNELS, adjacency)
-    (weights, forward, backward, *graphs, adj), _ = _arguments(block, axis, norm, log=True)
-    lists = [
-        list(weights),
-        [*forward, *backward],
-        *([] if g is None else list(g[:-2]) for g in graphs),
+    weights = [
+        t if t is None else t.detach().requires_grad_(leaf.is_learnt)
+        for t, leaf in zip(flat(block.weights(norm)), LEAVES[BlockWeights], strict=True)
     ]
-    running = [] if training else [t for g in graphs if g is not None for t in g[-2:]]
-    lists = [[t.detach().requires_grad_() for t in tensors] for tensors in lists]
     x, mask = draw(2, 17, CHANNELS).requires_grad_(), torch.ones(2, 17, 1)
     if axis == FRAMES:
         x, mask = draw(1, 3, 5, CHANNELS).requires_grad_(), torch.ones(1, 3, 5, 1)
-    return (
-        x,
-        mask,
-        None,
-        *lists,
-        running,
-        adj,
-        [norm.weight, norm.bias],
-        axis,
-        1e-6,
-        1e-6,
-        1e-5,
-        True,
-    )
+    return x, mask, None, weights, axis, [1e-6, 1e-6, 1e-5], training, True
 
 
 @pytest.mark.parametrize(
@@ -185,7 +171,7 @@ def operator_arguments(axis, adjacency, training):
 )
 def test_opcheck(axis, adjacency, training):
     arguments = operator_arguments(axis, adjacency, training)
-    torch.library.opcheck(torch.ops.mdtf.block_train_forward, arguments)
+    torch.library.opcheck(torch.ops.mdtf.block_forward, arguments)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -207,15 +193,22 @@ def test_torch_compile_sees_the_operator_and_its_backward(dynamic):
             block.train()
 
 
-def test_wrong_shapes_are_refused_before_the_kernel_reads_them():
+def test_opcheck_inference():
+    x, _, _, weights, axis, eps, *_ = operator_arguments(JOINTS, ADJACENCY, False)
+    detached = [t if t is None else t.detach() for t in weights]
+    torch.library.opcheck(torch.ops.mdtf.block_infer, (x.detach(), detached, axis, eps))
+
+
+def test_each_weight_of_another_size_is_refused_before_the_kernel_reads_it():
     block, norm = build(CHANNELS, ADJACENCY)
-    (weights, *rest), settings = _arguments(block, JOINTS, norm, log=True)
-    x = draw(2, 17, CHANNELS)
-    with pytest.raises(ValueError, match="fc1"):
-        wrong = weights._replace(fc1=weights.fc1[:, 1:])
-        block_train(x, wrong, *rest, (None, None), **settings)
-    with pytest.raises(ValueError, match="adjacency"):
-        block_train(x, weights, *rest[:-1], torch.eye(5), (None, None), **settings)
+    x, weights = draw(2, 17, CHANNELS), block.weights(norm)
+    for number in range(len(LEAVES[BlockWeights])):
+        tensors = flat(weights)
+        tensors[number] = torch.cat([tensors[number]] * 2, -1)
+        with pytest.raises(ValueError, match=r"is wanted|up to 4 taps"):
+            cpu.Cpu().block(
+                x, unflat(BlockWeights, tensors), Settings(), (None, None), batch_statistics=True
+            )
 
 
 def test_a_second_derivative_is_refused():

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from lib.checkpoint import BEST, BEST_EMA, LATEST, PREVIOUS, Checkpoint, save_checkpoint
+from lib.checkpoint import BEST, BEST_EMA, FORMAT, LATEST, PREVIOUS, Checkpoint, save_checkpoint
 from lib.config import Config
 from lib.errors import UserError
 from lib.files import copy_atomic
@@ -108,6 +108,7 @@ class Fit:
         """What a checkpoint of `model` holds for evaluation; best: its score."""
         score = "max_accuracy" if self.config.stage == 1 else "min_mpjpe"
         return {
+            "format": FORMAT,
             "stage": self.config.stage,
             "epoch": self.at.epoch,
             score: best,

@@ -6,26 +6,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lib.parameters import groups_of
+
 
 def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float, decay_all: bool
 ) -> torch.optim.AdamW:
     """AdamW over what is trained.
 
-    decay_all: decay every parameter, as the released code does; else leave out what should not
-    shrink: norms, biases, positional embeddings, A_log and D.
+    decay_all: decay every parameter, as the released code does; else see groups_of().
     """
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if decay_all or _shrinks(name, p)]
-    kept = [p for name, p in trained if not (decay_all or _shrinks(name, p))]
-    groups = [{"params": decayed, "weight_decay": weight_decay}]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    decayed, kept = groups_of(trained, decay_all)
+    groups = [{"params": [trained[name] for name in decayed], "weight_decay": weight_decay}]
     if kept:
-        groups.append({"params": kept, "weight_decay": 0.0})
+        groups.append({"params": [trained[name] for name in kept], "weight_decay": 0.0})
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-
-
-def _shrinks(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim > 1 and not name.endswith(("A_log", "_position"))
 
 
 class MovingAverage:

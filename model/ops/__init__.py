@@ -1,21 +1,42 @@
-"""The selective scan: one definition, several backends held to it."""
+"""The selective scan and the block around it: one definition, several backends held to it.
 
-from model.ops.definition import DirectionWeights
-from model.ops.dispatch import (
-    BACKENDS,
+Functions of tensors that know no module. A backend that is registered earlier is preferred.
+"""
+
+from model.ops.backend import (
+    Backend,
+    backend_names,
     bidirectional_inner,
     default_backend,
+    register,
+    residual_block,
     resolve_backend,
-    selective_scan,
     set_default_backend,
 )
+from model.ops.cpu import Cpu
+from model.ops.eager import Loop, Sequential
+from model.ops.statistics import GraphStatistics, Statistics, joint_norm
+from model.ops.upstream import Upstream
+from model.ops.weights import BlockWeights, DirectionWeights, GraphWeights, Masks, Settings
 
 __all__ = [
-    "BACKENDS",
+    "Backend",
+    "BlockWeights",
     "DirectionWeights",
+    "GraphStatistics",
+    "GraphWeights",
+    "Masks",
+    "Settings",
+    "Statistics",
+    "backend_names",
     "bidirectional_inner",
     "default_backend",
+    "joint_norm",
+    "register",
+    "residual_block",
     "resolve_backend",
-    "selective_scan",
     "set_default_backend",
 ]
+
+for _backend in (Upstream(), Cpu(), Loop(), Sequential()):
+    register(_backend)

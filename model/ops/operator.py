@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def constant_result(function: F) -> F:
@@ -22,7 +22,7 @@ class Operator:
         """name: "namespace::name"; the schema follows from the function's annotations."""
         self.name = name
 
-    def __call__(self, function: Callable) -> "Operator":
+    def __call__(self, function: Callable[..., object]) -> "Operator":
         schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(self.name, schema)
         torch.library.impl(self.name, "cpu", function)
@@ -30,9 +30,14 @@ class Operator:
 
     def register_fake(self, function: F) -> F:
         """The shape function."""
-        return torch.library.register_fake(self.name, function)
+        torch.library.register_fake(self.name, function)
+        return function
 
-    def register_autograd(self, backward: Callable, setup_context: Callable | None = None) -> None:
+    def register_autograd(
+        self,
+        backward: Callable[..., object],
+        setup_context: Callable[..., object] | None = None,
+    ) -> None:
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)
 
     def impl_autograd(self, function: F) -> F:

@@ -7,11 +7,13 @@ Sources: github.com/state-spaces/mamba, github.com/Dao-AILab/causal-conv1d.
 
 import importlib
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from model.ops.definition import DirectionWeights
+from model.ops.backend import Backend
+from model.ops.weights import DirectionWeights
 
 
 def missing() -> str | None:
@@ -39,30 +41,12 @@ def _channels_last(x: Tensor, shape: tuple[int, ...], reverse: bool) -> Tensor:
     return rearrange(x, "rows c l -> rows l c").reshape(shape)
 
 
-def scan_upstream(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    *,
-    reverse: bool = False,
-) -> Tensor:
-    """The scan of `definition.scan_sequential` through `selective_scan_fn`."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    u_, delta_, B_, C_ = (_channels_first(x, reverse) for x in (u, delta, B, C))
-    y = selective_scan_fn(u_, delta_, A, B_, C_, D, delta_softplus=False)
-    return _channels_last(y, u.shape, reverse)
-
-
 def _direction(x: Tensor, weights: DirectionWeights, reverse: bool) -> Tensor:
     """One direction before its gate; stays channels-first between the two kernels."""
     from causal_conv1d import causal_conv1d_fn
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    rank, states = weights.dt_proj.shape[1], weights.A.shape[1]
+    rank, states = weights.dt_proj.shape[1], weights.A_log.shape[1]
     u = causal_conv1d_fn(
         _channels_first(x, reverse),
         weights.conv_weight.squeeze(1),
@@ -75,7 +59,7 @@ def _direction(x: Tensor, weights: DirectionWeights, reverse: bool) -> Tensor:
     y = selective_scan_fn(
         u,
         _channels_first(delta, False),
-        weights.A,
+        -torch.exp(weights.A_log),
         _channels_first(B, False),
         _channels_first(C, False),
         weights.D,
@@ -85,13 +69,22 @@ def _direction(x: Tensor, weights: DirectionWeights, reverse: bool) -> Tensor:
     return _channels_last(y, x.shape, reverse)
 
 
-def inner_upstream(
-    x_forward: Tensor,
-    x_backward: Tensor,
-    z: Tensor,
-    forward: DirectionWeights,
-    backward: DirectionWeights,
-) -> Tensor:
-    """`definition.inner_composed` through the upstream kernels."""
-    y = _direction(x_forward, forward, False) + _direction(x_backward, backward, True)
-    return 0.5 * y * F.silu(z)
+class Upstream(Backend):
+    name = "mamba_ssm"
+    device = "cuda"
+
+    def obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if device.type != "cuda":
+            return f"the upstream kernels need CUDA tensors, these are on {device.type}"
+        return missing()
+
+    def inner(
+        self,
+        x_forward: Tensor,
+        x_backward: Tensor,
+        z: Tensor,
+        forward: DirectionWeights,
+        backward: DirectionWeights,
+    ) -> Tensor:
+        y = _direction(x_forward, forward, False) + _direction(x_backward, backward, True)
+        return 0.5 * y * F.silu(z)

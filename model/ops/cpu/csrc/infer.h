@@ -3,36 +3,11 @@
  *   x += out_proj(inner(graph_f(LN(x)), graph_b(LN(x)), z))       x += MLP(LN(x))
  *
  * and, if one is given, the LayerNorm that follows the block.
- * BatchNorm is folded to one multiply-add. Weights are repacked at every call, which costs less
+ * BatchNorm with its running statistics is folded to one multiply-add. Weights are repacked at every call, which costs less
  * than a hundredth of it, and can never be out of date.
  */
 #pragma once
-#include "inner.h"
-#include "rows.h"
-
-enum { MAX_JOINTS = 64 };
-
-typedef struct {
-    const float *norm_weight, *norm_bias;                       /* (channels) */
-    const float *own, *own_bias, *neighbours, *neighbours_bias; /* U and V: (channels, channels) */
-    const float *bn_weight, *bn_bias, *bn_mean, *bn_var;        /* (joints) */
-} GraphWeights;
-
-typedef struct {
-    Shape shape; /* channels a multiple of LANES; with a graph, the length is the joints' number */
-    View x, out; /* may not overlap */
-    const float *norm1_weight, *norm1_bias, *in_proj, *out_proj; /* (2c, c), (c, c) */
-    const float *norm2_weight, *norm2_bias;
-    const float *fc1, *fc1_bias, *fc2, *fc2_bias; /* (hidden, c), (c, hidden) */
-    const float *last_weight, *last_bias;         /* of the norm after the block, or NULL */
-    Weights weights[DIRECTIONS];
-    GraphWeights graph[DIRECTIONS]; /* norm_weight NULL: no graph convolution there */
-    const float *adjacency;         /* (joints, joints), normalised */
-    int64_t hidden;                 /* a multiple of LANES */
-    int64_t reversed[DIRECTIONS];   /* whether the BatchNorm's joints are in the reversed order */
-    float norm_eps, last_eps;       /* of the block's LayerNorms; of the one after it */
-    float graph_eps;                /* of the graph's LN and BN */
-} Block;
+#include "block.h"
 
 typedef struct {
     float *in_proj, *out_proj, *fc1, *fc2; /* packed */
@@ -50,7 +25,7 @@ static PackedBlock take_packed_block(Arena *arena, const Block *in, const Padded
     w.fc2 = take(arena, in->hidden * c);
     for (int d = 0; d < DIRECTIONS; d++) {
         w.direction[d] = take_packed(arena, &in->shape, p, 1);
-        if (!in->graph[d].norm_weight) continue;
+        if (!has_graph(in, d)) continue;
         w.graph[d] = take(arena, 2 * c * c);
         w.scale[d] = take(arena, in->shape.length);
         w.shift[d] = take(arena, in->shape.length);
@@ -60,19 +35,19 @@ static PackedBlock take_packed_block(Arena *arena, const Block *in, const Padded
 
 static void pack_block(const Block *in, const Padded *p, const PackedBlock *w) {
     const int64_t c = in->shape.channels, joints = in->shape.length;
-    pack_panels(in->in_proj, in->in_proj + c * c, c, c, w->in_proj);
-    pack_panels(in->out_proj, NULL, c, c, w->out_proj);
-    pack_panels(in->fc1, NULL, in->hidden, c, w->fc1);
-    pack_panels(in->fc2, NULL, c, in->hidden, w->fc2);
+    const BlockWeights *from = &in->weights;
+    pack_panels(from->in_proj, from->in_proj + c * c, c, c, w->in_proj);
+    pack_panels(from->out_proj, NULL, c, c, w->out_proj);
+    pack_panels(from->fc1, NULL, in->hidden, c, w->fc1);
+    pack_panels(from->fc2, NULL, c, in->hidden, w->fc2);
     for (int d = 0; d < DIRECTIONS; d++) {
-        pack(&in->shape, p, &in->weights[d], &w->direction[d]);
-        const GraphWeights *g = &in->graph[d];
-        if (!g->norm_weight) continue;
+        pack(&in->shape, p, direction_weights(from, d), &w->direction[d]);
+        if (!has_graph(in, d)) continue;
+        const GraphWeights *g = graph_weights(from, d);
         pack_panels(g->neighbours, g->own, c, c, w->graph[d]);
         for (int64_t j = 0; j < joints; j++) {
-            int64_t k = in->reversed[d] ? joints - 1 - j : j;
-            w->scale[d][j] = g->bn_weight[k] / sqrtf(g->bn_var[k] + in->graph_eps);
-            w->shift[d][j] = g->bn_bias[k] - g->bn_mean[k] * w->scale[d][j];
+            w->scale[d][j] = g->bn_weight[j] / sqrtf(g->bn_var[j] + in->graph_eps);
+            w->shift[d][j] = g->bn_bias[j] - g->bn_mean[j] * w->scale[d][j];
         }
     }
 }
@@ -89,7 +64,7 @@ typedef struct {
 /* With a graph a tile is a whole number of frames. */
 INLINE int64_t block_tile(const Block *in) {
     int64_t rows = sequences_of_a_tile(in->shape.length) * in->shape.length;
-    return in->adjacency || rows < ROW_TILE ? rows : ROW_TILE;
+    return in->weights.adjacency || rows < ROW_TILE ? rows : ROW_TILE;
 }
 
 static BlockScratch take_block_scratch(Arena *arena, const Block *in, const Padded *p) {
@@ -99,7 +74,7 @@ static BlockScratch take_block_scratch(Arena *arena, const Block *in, const Padd
     b.stage = take_stage(arena, &in->shape, p, 0);
     b.xz = take(arena, rows * 2 * c);
     for (int d = 0; d < DIRECTIONS; d++)
-        if (in->graph[d].norm_weight) b.graph[d] = take(arena, rows * c);
+        if (has_graph(in, d)) b.graph[d] = take(arena, rows * c);
     b.y = take(arena, rows * c);
     b.x = take(arena, tile * c);
     b.normed = take(arena, tile * c);
@@ -111,13 +86,13 @@ static BlockScratch take_block_scratch(Arena *arena, const Block *in, const Padd
 static void graph_convolution(const Block *in, const PackedBlock *w, int direction, int64_t rows,
                               const float *x, int64_t x_row, float *normed, float *wide,
                               float *out) {
-    const GraphWeights *g = &in->graph[direction];
+    const GraphWeights *g = graph_weights(&in->weights, direction);
     const int64_t c = in->shape.channels, joints = in->shape.length;
     layer_norm(rows, c, x, x_row, g->norm_weight, g->norm_bias, in->graph_eps, normed, NULL);
     gemm_packed(rows, c, 2 * c, (Strided){normed, c, 1}, w->graph[direction], wide, 2 * c, 0);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t j = row % joints;
-        const float *frame = wide + (row - j) * 2 * c, *adjacency = in->adjacency + j * joints;
+        const float *frame = wide + (row - j) * 2 * c, *adjacency = in->weights.adjacency + j * joints;
         int64_t neighbours[MAX_JOINTS], count = 0;
         float total = 0; /* of Â's row: what V's bias is multiplied with */
         for (int64_t k = 0; k < joints; k++)
@@ -147,13 +122,14 @@ INLINE float *group_row(const View *view, const Shape *s, int64_t first, int64_t
 static void block_forward_group(const Block *in, const Padded *p, const PackedBlock *w,
                                 int64_t first, int64_t count, const BlockScratch *b) {
     const Shape *s = &in->shape;
+    const BlockWeights *from = &in->weights;
     const int64_t c = s->channels, rows = count * s->length, tile = block_tile(in);
 
     for (int64_t start = 0; start < rows; start += tile) {
         int64_t n = smaller(tile, rows - start);
         for (int64_t r = 0; r < n; r++)
             copy_row(c, group_row(&in->x, s, first, start + r), b->x + r * c);
-        layer_norm(n, c, b->x, c, in->norm1_weight, in->norm1_bias, in->norm_eps, b->normed,
+        layer_norm(n, c, b->x, c, from->norm1_weight, from->norm1_bias, in->norm_eps, b->normed,
                    NULL);
         float *xz = b->xz + start * 2 * c;
         gemm_packed(n, c, 2 * c, (Strided){b->normed, c, 1}, w->in_proj, xz, 2 * c, 0);
@@ -179,19 +155,19 @@ static void block_forward_group(const Block *in, const Padded *p, const PackedBl
         for (int64_t r = 0; r < n; r++)
             copy_row(c, group_row(&in->x, s, first, start + r), b->x + r * c);
         gemm_packed(n, c, c, (Strided){b->y + start * c, c, 1}, w->out_proj, b->x, c, 1);
-        layer_norm(n, c, b->x, c, in->norm2_weight, in->norm2_bias, in->norm_eps, b->normed,
+        layer_norm(n, c, b->x, c, from->norm2_weight, from->norm2_bias, in->norm_eps, b->normed,
                    NULL);
         gemm_packed(n, c, in->hidden, (Strided){b->normed, c, 1}, w->fc1, b->wide, in->hidden, 0);
         for (int64_t r = 0; r < n; r++) {
             float *row = b->wide + r * in->hidden;
             for (int64_t i = 0; i < in->hidden; i += LANES)
-                store(row + i, gelu(load(row + i) + load(in->fc1_bias + i)));
+                store(row + i, gelu(load(row + i) + load(from->fc1_bias + i)));
             for (int64_t i = 0; i < c; i += LANES)
-                store(b->x + r * c + i, load(b->x + r * c + i) + load(in->fc2_bias + i));
+                store(b->x + r * c + i, load(b->x + r * c + i) + load(from->fc2_bias + i));
         }
         gemm_packed(n, in->hidden, c, (Strided){b->wide, in->hidden, 1}, w->fc2, b->x, c, 1);
-        if (in->last_weight)
-            layer_norm(n, c, b->x, c, in->last_weight, in->last_bias, in->last_eps, b->x, NULL);
+        if (from->last_weight)
+            layer_norm(n, c, b->x, c, from->last_weight, from->last_bias, in->last_eps, b->x, NULL);
         for (int64_t r = 0; r < n; r++)
             copy_row(c, b->x + r * c, group_row(&in->out, s, first, start + r));
     }

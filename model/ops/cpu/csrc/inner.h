@@ -9,42 +9,9 @@
 #include "arena.h"
 #include "gemm.h"
 #include "scan.h"
+#include "structures.h" /* written by the build, see abi.py */
 
 enum { DIRECTIONS = 2, MAX_TAPS = 4 };
-
-typedef struct {
-    int64_t outer, inner, length, channels, states, rank, taps;
-} Shape;
-
-/* A tensor (outer, inner, length, channels): strides in elements, channels contiguous. */
-typedef struct {
-    float *data;
-    int64_t outer, inner, step;
-} View;
-
-/* The weights of one direction, or their gradients, as PyTorch stores them. */
-typedef struct {
-    float *conv_weight; /* (channels, taps) */
-    float *conv_bias;   /* (channels) */
-    float *x_proj;      /* (rank + 2 states, channels) */
-    float *dt_proj;     /* (channels, rank) */
-    float *dt_bias;     /* (channels) */
-    float *A;           /* (channels, states) */
-    float *D;           /* (channels) */
-} Weights;
-
-typedef struct {
-    Shape shape;
-    View x[DIRECTIONS], z;
-    Weights weights[DIRECTIONS];
-    View out;      /* forward: written; backward: the derivative by it */
-    float *states; /* (DIRECTIONS, rows, chunks - 1, states, channels) padded, or NULL */
-} Inner;
-
-typedef struct {
-    View x[DIRECTIONS], z; /* x[1] may be x[0]: then the sum is written */
-    Weights weights[DIRECTIONS];
-} InnerGrads;
 
 /* Everything padded: channels and rank to vectors, states to blocks. */
 typedef struct {
@@ -75,7 +42,7 @@ typedef struct {
     float *dt_proj;     /* (rank, channels) */
     float *dt_proj_t;   /* (channels, rank) */
     float *dt_bias;     /* (channels) */
-    float *A;           /* (states, channels); the weights: times log2(e) */
+    float *A;           /* (states, channels): the weights A log2(e), the gradients those by A */
     float *D;           /* (channels) */
 } Packed;
 
@@ -101,7 +68,7 @@ INLINE int64_t projected_row(const Shape *s, const Padded *p, int64_t r) {
 }
 
 /* The memory of w must be zero. */
-static void pack(const Shape *s, const Padded *p, const Weights *from, const Packed *w) {
+static void pack(const Shape *s, const Padded *p, const DirectionWeights *from, const Packed *w) {
     for (int64_t c = 0; c < s->channels; c++) {
         for (int64_t k = 0; k < s->taps; k++)
             w->conv_weight[k * p->channels + c] = from->conv_weight[c * s->taps + k];
@@ -110,7 +77,7 @@ static void pack(const Shape *s, const Padded *p, const Weights *from, const Pac
             w->dt_proj_t[c * p->rank + r] = from->dt_proj[c * s->rank + r];
         }
         for (int64_t n = 0; n < s->states; n++)
-            w->A[n * p->channels + c] = from->A[c * s->states + n] * LOG2_E;
+            w->A[n * p->channels + c] = -expf(from->A_log[c * s->states + n]) * LOG2_E;
     }
     for (int64_t r = 0; r < s->rank + 2 * s->states; r++) {
         int64_t row = projected_row(s, p, r);
@@ -124,15 +91,17 @@ static void pack(const Shape *s, const Padded *p, const Weights *from, const Pac
     memcpy(w->D, from->D, s->channels * sizeof(float));
 }
 
-/* pack(), backwards: the summed gradients to where PyTorch wants them. */
-static void unpack(const Shape *s, const Padded *p, const Packed *g, const Weights *to) {
+/* pack(), backwards: the summed gradients of the weights `of` to where PyTorch wants them. */
+static void unpack(const Shape *s, const Padded *p, const Packed *g, const DirectionWeights *of,
+                   const DirectionWeights *to) {
     for (int64_t c = 0; c < s->channels; c++) {
         for (int64_t k = 0; k < s->taps; k++)
             to->conv_weight[c * s->taps + k] = g->conv_weight[k * p->channels + c];
         for (int64_t r = 0; r < s->rank; r++)
             to->dt_proj[c * s->rank + r] = g->dt_proj[r * p->channels + c];
-        for (int64_t n = 0; n < s->states; n++)
-            to->A[c * s->states + n] = g->A[n * p->channels + c];
+        for (int64_t n = 0; n < s->states; n++) /* dA / dA_log = A */
+            to->A_log[c * s->states + n] =
+                g->A[n * p->channels + c] * -expf(of->A_log[c * s->states + n]);
     }
     for (int64_t r = 0; r < s->rank + 2 * s->states; r++)
         memcpy(to->x_proj + r * s->channels, g->x_proj + projected_row(s, p, r) * p->channels,

@@ -108,20 +108,20 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _compile(compiler: list[str], target: Path) -> None:
+def _compile(compiler: list[str], structures: str, target: Path) -> None:
     """Build `target`, atomically. Raises KernelUnavailable with the compiler's first error."""
-    handle, temporary = tempfile.mkstemp(suffix=".so", dir=target.parent)
-    os.close(handle)
     extra = shlex.split(os.environ.get(EXTRA_FLAGS_VARIABLE, ""))
     reasons = []
-    try:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+        (Path(folder) / "structures.h").write_text(structures)
+        temporary = Path(folder) / target.name
         for variant in _VARIANTS:
-            command = [*compiler, *_FLAGS, *variant, *extra, str(SOURCES / "kernel.c")]
-            result = _run([*command, "-o", temporary, "-lm"])
+            command = [*compiler, *_FLAGS, *variant, *extra, "-I", folder]
+            result = _run([*command, str(SOURCES / "kernel.c"), "-o", str(temporary), "-lm"])
             if result.returncode == 0:
-                os.chmod(temporary, 0o700)
+                temporary.chmod(0o700)
                 try:
-                    ctypes.CDLL(temporary)  # clang may accept -fopenmp without having its library
+                    ctypes.CDLL(str(temporary))  # clang may accept -fopenmp without its library
                 except OSError as error:
                     reasons.append(str(error))
                     continue
@@ -129,20 +129,18 @@ def _compile(compiler: list[str], target: Path) -> None:
                 return
             lines = result.stderr.splitlines() or ["no message"]
             reasons.append(next((line for line in lines if "error" in line), lines[0]))
-        raise KernelUnavailable(f"{compiler[0]} failed: {reasons[-1]}")
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    raise KernelUnavailable(f"{compiler[0]} failed: {reasons[-1]}")
 
 
-def load_library() -> ctypes.CDLL:
+def load_library(structures: str) -> ctypes.CDLL:
     """The compiled kernels, built if this machine has not built them yet.
 
-    Raises KernelUnavailable.
+    structures: what the sources include as structures.h. Raises KernelUnavailable.
     """
     try:
         compiler = find_compiler()
         version = _run([*compiler, "--version"]).stdout.split("\n", 1)[0]
-        key = hashlib.sha256()
+        key = hashlib.sha256(structures.encode())
         for source in sorted(SOURCES.iterdir()):
             key.update(source.read_bytes())
         extra = os.environ.get(EXTRA_FLAGS_VARIABLE, "")
@@ -150,7 +148,7 @@ def load_library() -> ctypes.CDLL:
         library = cache_folder() / f"kernel-{key.hexdigest()[:24]}.so"
         if not library.exists():
             start = time.perf_counter()
-            _compile(compiler, library)
+            _compile(compiler, structures, library)
             seconds = time.perf_counter() - start
             log.info("compiled the C kernels in %.1f s (%s) to %s", seconds, version, library)
         if not _is_private(library):

@@ -1,7 +1,8 @@
-"""The scan in plain PyTorch, with its own backward: for every device, and CPUs without a compiler.
+"""The backends in plain PyTorch: the definition itself, and a loop with its own backward, for every
+device and for CPUs without a compiler.
 
-Three things make it faster than the definition: the exponentials and the read-outs of many steps
-are one operation each; only `h_t = a_t h_{t-1} + x_t` is left in the loop, in place; and the
+Three things make the loop faster than the definition: the exponentials and the read-outs of many
+steps are one operation each; only `h_t = a_t h_{t-1} + x_t` is left in the loop, in place; and the
 backward keeps the state at the start of each chunk of steps and recomputes the rest, so its cost
 is linear in the length and its memory a small multiple of the inputs.
 
@@ -12,9 +13,14 @@ zero is exact.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from model.ops import reference
+from model.ops.backend import Backend
+from model.ops.weights import DirectionWeights
 
 # Elements of one (steps, rows, C, N) temporary: large enough to amortise the calls, small enough
 # to stay in a cache.
@@ -56,7 +62,9 @@ class _LoopScan(torch.autograd.Function):
     """y_t = C_t . h_t for u, delta (rows, L, C), A (C, N), B and C (rows, L, N)."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, reverse):
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool
+    ) -> Tensor:
         rows, length, _ = u.shape
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         chunks = list(_slices(length, _chunk_steps(length)))
@@ -77,7 +85,7 @@ class _LoopScan(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_y):
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         u, delta, A, B, C, starts = ctx.saved_tensors
         rows, length, _ = u.shape
         grad_u, grad_delta, grad_B, grad_C = (torch.empty_like(x) for x in (u, delta, B, C))
@@ -131,10 +139,10 @@ def scan_loop(
     *,
     reverse: bool = False,
 ) -> Tensor:
-    """The scan of `definition.scan_sequential`, faster; once differentiable."""
+    """The scan of `reference.scan`, faster; once differentiable."""
     batch, (length, channels) = u.shape[:-2], u.shape[-2:]
     rows = math.prod(batch)
-    y = _LoopScan.apply(
+    y: Tensor = _LoopScan.apply(  # type: ignore[no-untyped-call]
         u.reshape(rows, length, channels),
         delta.reshape(rows, length, channels),
         A,
@@ -143,3 +151,35 @@ def scan_loop(
         reverse,
     )
     return torch.addcmul(y.view(u.shape), u, D)
+
+
+class Sequential(Backend):
+    """The definition, step by step."""
+
+    name = "sequential"
+
+    def inner(
+        self,
+        x_forward: Tensor,
+        x_backward: Tensor,
+        z: Tensor,
+        forward: DirectionWeights,
+        backward: DirectionWeights,
+    ) -> Tensor:
+        return reference.inner(x_forward, x_backward, z, forward, backward)
+
+
+class Loop(Backend):
+    """The definition with scan_loop()."""
+
+    name = "torch"
+
+    def inner(
+        self,
+        x_forward: Tensor,
+        x_backward: Tensor,
+        z: Tensor,
+        forward: DirectionWeights,
+        backward: DirectionWeights,
+    ) -> Tensor:
+        return reference.inner(x_forward, x_backward, z, forward, backward, scan_loop)

@@ -42,58 +42,65 @@ INLINE void gemm_tile(const int rows, const int vectors, int64_t depth, Strided 
         }
 }
 
-/* All rows of a column strip. */
+/* All rows of a strip of columns, `vectors` wide. */
 INLINE void gemm_strip(const int vectors, int64_t rows, int64_t depth, Strided a, const float *b,
                        int64_t b_row, float *c, int64_t c_row, int accumulate) {
-#define TILE(n) gemm_tile(n, vectors, depth, a, b, b_row, c, c_row, accumulate)
     for (; rows >= TILE_ROWS; rows -= TILE_ROWS) {
-        TILE(TILE_ROWS);
+        gemm_tile(TILE_ROWS, vectors, depth, a, b, b_row, c, c_row, accumulate);
         a.data += TILE_ROWS * a.row;
         c += TILE_ROWS * c_row;
     }
     switch (rows) {
-        case 5: TILE(5); break;
-        case 4: TILE(4); break;
-        case 3: TILE(3); break;
-        case 2: TILE(2); break;
-        case 1: TILE(1); break;
+        case 5: gemm_tile(5, vectors, depth, a, b, b_row, c, c_row, accumulate); break;
+        case 4: gemm_tile(4, vectors, depth, a, b, b_row, c, c_row, accumulate); break;
+        case 3: gemm_tile(3, vectors, depth, a, b, b_row, c, c_row, accumulate); break;
+        case 2: gemm_tile(2, vectors, depth, a, b, b_row, c, c_row, accumulate); break;
+        case 1: gemm_tile(1, vectors, depth, a, b, b_row, c, c_row, accumulate); break;
         default: break;
     }
-#undef TILE
+}
+
+/* The columns of B and C that are still to be done. */
+typedef struct {
+    const float *b;
+    float *c;
+    int64_t vectors;
+} Columns;
+
+/* As many strips of `width` vectors as fit. b_row 0: B is packed, each strip in one piece. */
+INLINE Columns gemm_strips(const int width, int64_t rows, int64_t depth, Strided a, Columns left,
+                           int64_t b_row, int64_t c_row, int accumulate) {
+    for (; left.vectors >= width; left.vectors -= width) {
+        gemm_strip(width, rows, depth, a, left.b, b_row ? b_row : width * LANES, left.c, c_row,
+                   accumulate);
+        left.b += b_row ? width * LANES : depth * width * LANES;
+        left.c += width * LANES;
+    }
+    return left;
+}
+
+INLINE void gemm_columns(int64_t rows, int64_t depth, Strided a, Columns left, int64_t b_row,
+                         int64_t c_row, int accumulate) {
+#if TILE_VECTORS == 4
+    left = gemm_strips(4, rows, depth, a, left, b_row, c_row, accumulate);
+    left = gemm_strips(3, rows, depth, a, left, b_row, c_row, accumulate);
+#endif
+    left = gemm_strips(2, rows, depth, a, left, b_row, c_row, accumulate);
+    gemm_strips(1, rows, depth, a, left, b_row, c_row, accumulate);
 }
 
 /* C (rows x columns) = A (rows x depth) B (depth x columns), added to C if `accumulate`. */
 static __attribute__((noinline)) void gemm(int64_t rows, int64_t depth, int64_t columns, Strided a,
                                            const float *b, int64_t b_row, float *c, int64_t c_row,
                                            int accumulate) {
-    int64_t vectors = columns / LANES;
-#define STRIP(n)                                                           \
-    for (; vectors >= (n); vectors -= (n), b += (n)*LANES, c += (n)*LANES) \
-    gemm_strip(n, rows, depth, a, b, b_row, c, c_row, accumulate)
-#if TILE_VECTORS == 4
-    STRIP(4);
-    STRIP(3);
-#endif
-    STRIP(2);
-    STRIP(1);
-#undef STRIP
+    gemm_columns(rows, depth, a, (Columns){b, c, columns / LANES}, b_row, c_row, accumulate);
 }
 
 /* The same with B packed by pack_panels: each strip of columns in one piece, read in order. */
 static __attribute__((noinline)) void gemm_packed(int64_t rows, int64_t depth, int64_t columns,
                                                   Strided a, const float *packed, float *c,
                                                   int64_t c_row, int accumulate) {
-    int64_t vectors = columns / LANES;
-#define STRIP(n)                                                                            \
-    for (; vectors >= (n); vectors -= (n), packed += depth * (n)*LANES, c += (n)*LANES)     \
-    gemm_strip(n, rows, depth, a, packed, (n)*LANES, c, c_row, accumulate)
-#if TILE_VECTORS == 4
-    STRIP(4);
-    STRIP(3);
-#endif
-    STRIP(2);
-    STRIP(1);
-#undef STRIP
+    gemm_columns(rows, depth, a, (Columns){packed, c, columns / LANES}, 0, c_row, accumulate);
 }
 
 /* B' (outputs, depth), as a Linear's weight lies in memory, to the panels of gemm_packed. If

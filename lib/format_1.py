@@ -1,0 +1,39 @@
+"""What --resume needs, from a checkpoint of format 1: there the backward graph's BatchNorm has its
+joints in the order of its scan, also in the optimizer's moments and in the moving average."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lib.parameters import groups_of
+from lib.released import State, trained_names, turned_round
+
+
+def turned_training(
+    training: dict[str, Any] | None, model: State, config: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """With the joints in the skeleton's order; damaged states stay as they are, to be told later.
+
+    model: its weights, as they are in the file.
+    """
+    if training is None:
+        return None
+    turned = dict(training)
+    if isinstance(training.get("ema"), dict):
+        turned["ema"] = turned_round(training["ema"])
+    trained = {name: model[name] for name in trained_names(model)}
+    decayed, kept = groups_of(trained, bool((config or {}).get("decay_all", True)))
+    try:
+        optimizer = dict(training["optimizer"])
+        states = {n: dict(s) for n, s in optimizer["state"].items()}
+        for number, name in enumerate((*decayed, *kept)):
+            if number in states:
+                states[number] |= {
+                    kind: turned_round({name: value})[name]
+                    for kind, value in states[number].items()
+                    if isinstance(value, Tensor)
+                }
+        turned["optimizer"] = optimizer | {"state": states}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    return turned

@@ -1,0 +1,361 @@
+"""A whole residual block by the compiled kernels: one operator for inference, one with gradients.
+
+One operator for all, because a clip's kernels are so short that PyTorch's own work shows. The
+forward with gradients saves the block's input, the scan's inputs, states and output, each graph's
+mix and the last norm's input; the rest is recomputed. float32 on the CPU, differentiable once.
+Inference has a kernel of its own (csrc/infer.h), which writes none of these: through the one for
+training (csrc/train.h) a block took 5 to 29 % longer.
+"""
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lib.processes import is_parallel
+from model.ops.cpu import abi
+from model.ops.cpu.inner import (
+    check_direction,
+    dense_channels,
+    empty_like,
+    empty_states,
+    needs_grad,
+    no_second_derivative,
+)
+from model.ops.operator import Operator, constant_result
+from model.ops.statistics import GraphStatistics, Statistics, join_statistics
+from model.ops.weights import (
+    LEAVES,
+    BlockWeights,
+    Masks,
+    Settings,
+    flat,
+    sizes_of,
+    unflat,
+    wrong_size,
+)
+
+IS_LEARNT = tuple(leaf.is_learnt for leaf in LEAVES[BlockWeights])
+# Running statistics will have moved when a backward runs, and it does not need them.
+IS_SAVED = tuple(leaf.is_learnt or leaf.name == "adjacency" for leaf in LEAVES[BlockWeights])
+
+
+@constant_result
+def takes(channels: int, hidden: int, joints: int) -> bool:
+    """Whether the kernels can do blocks of these sizes: whole vectors of channels."""
+    library = abi.library()
+    lanes, most = library.mdtf_lanes(), library.mdtf_max_joints()
+    return bool(channels % lanes == 0 and hidden % lanes == 0 and joints <= most)
+
+
+def dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [t if t is None else t.contiguous() for t in tensors]
+
+
+def check_block(x: Tensor, weights: BlockWeights) -> None:
+    """The kernels trust sizes and types: raise ValueError where they are not as they should be."""
+    check_direction(x, weights.forward)
+    sizes = sizes_of(weights)
+    wrong = wrong_size(weights, sizes._replace(channels=x.shape[-1]), x)
+    if wrong:
+        raise ValueError(wrong)
+    if sizes.joints and (x.shape[-2] != sizes.joints or weights.adjacency is None):
+        raise ValueError(f"{x.shape[-2]} joints, but a graph of {sizes.joints}, or no adjacency")
+
+
+# --- inference ------------------------------------------------------------------------------------
+# `weights` is weights.flat() of the BlockWeights, `eps` the three of the Settings.
+@Operator("mdtf::block_infer")
+def _infer(x: Tensor, weights: list[Tensor | None], axis: int, eps: list[float]) -> Tensor:
+    named = unflat(BlockWeights, weights)
+    check_block(x, named)
+    x, weights, sizes = dense_channels(x), dense(weights), sizes_of(named)
+    out = torch.empty_like(x)
+    struct = abi.block(x, out, weights, sizes, Settings(axis, *eps))
+    abi.call(abi.library().mdtf_block_infer, struct)
+    return out
+
+
+@_infer.register_fake
+def _(x: Tensor, weights: list[Tensor | None], axis: int, eps: list[float]) -> Tensor:
+    return torch.empty_like(dense_channels(x))
+
+
+# --- with gradients -------------------------------------------------------------------------------
+class Kept(NamedTuple):
+    """What the forward leaves for the backward; what a block lacks is empty. x: contiguous."""
+
+    inner_x: Tensor  # (..., C), as all that has no other size
+    z: Tensor
+    inner: Tensor  # the scan's output
+    states: Tensor
+    before_last: Tensor  # what the last norm is of
+    forward_out: Tensor  # of the graph convolutions
+    backward_out: Tensor
+    forward_mixed: Tensor
+    backward_mixed: Tensor
+    forward_statistics: Tensor  # (3, J), see Statistics
+    backward_statistics: Tensor
+
+    @classmethod
+    def room(cls, x: Tensor, weights: BlockWeights, settings: Settings, keep: bool) -> "Kept":
+        def room(is_there: object, size: Sequence[int] = x.shape) -> Tensor:
+            return x.new_empty(size if is_there is not None else 0)  # each another tensor
+
+        sizes, forward, backward = sizes_of(weights), weights.forward_graph, weights.backward_graph
+        return cls(
+            inner_x=room(x),
+            z=room(x),
+            inner=room(x),
+            states=empty_states(x.transpose(settings.axis, -2), sizes, keep),
+            before_last=room(weights.last_weight),
+            forward_out=room(forward),
+            backward_out=room(backward),
+            forward_mixed=room(forward),
+            backward_mixed=room(backward),
+            forward_statistics=room(forward, (3, sizes.joints)),
+            backward_statistics=room(backward, (3, sizes.joints)),
+        )
+
+
+def _struct(
+    x: Tensor,
+    out: Tensor,
+    masks: Masks,
+    tensors: list[Tensor | None],
+    kept: Kept,
+    settings: Settings,
+) -> tuple[ctypes.Structure, list[Tensor]]:
+    """The structure, and scratch that must live as long. out: or the derivative by it."""
+    weights = unflat(BlockWeights, tensors)
+    struct = abi.block(x, out, tensors, sizes_of(weights), settings)
+    struct.mask1, struct.mask2 = map(abi.pointer, masks)
+    struct.kept = abi.pointers(abi.Kept, kept)
+    scratch = []
+    for direction, graph in enumerate((weights.forward_graph, weights.backward_graph)):
+        if graph is not None:
+            scratch.append(x.new_empty(x.numel() // x.shape[-1], 2))
+            struct.sums[direction] = abi.pointer(scratch[-1])
+    return struct, scratch
+
+
+@Operator("mdtf::block_forward")
+def _forward(
+    x: Tensor,
+    mask1: Tensor | None,
+    mask2: Tensor | None,
+    weights: list[Tensor | None],
+    axis: int,
+    eps: list[float],
+    batch_statistics: bool,
+    keep: bool,
+) -> list[Tensor]:
+    """The output, then the fields of Kept."""
+    x, weights, settings = x.contiguous(), dense(weights), Settings(axis, *eps)
+    mask1, mask2 = dense((mask1, mask2))
+    named = unflat(BlockWeights, weights)
+    check_block(x, named)
+    kept, out, library = Kept.room(x, named, settings, keep), torch.empty_like(x), abi.library()
+    struct, _scratch = _struct(x, out, (mask1, mask2), weights, kept, settings)
+    if named.adjacency is not None:
+        abi.call(library.mdtf_train_enter, struct)
+    for graph, statistics in (
+        (named.forward_graph, kept.forward_statistics),
+        (named.backward_graph, kept.backward_statistics),
+    ):
+        if graph is not None and not batch_statistics:
+            one = torch.ones_like(graph.bn_var)
+            torch.stack((graph.bn_mean, graph.bn_var, one), out=statistics)
+        elif graph is not None and is_parallel():
+            join_statistics(statistics)
+    abi.call(library.mdtf_train_leave, struct)
+    return [out, *kept]
+
+
+@_forward.register_fake
+def _(
+    x: Tensor,
+    mask1: Tensor | None,
+    mask2: Tensor | None,
+    weights: list[Tensor | None],
+    axis: int,
+    eps: list[float],
+    batch_statistics: bool,
+    keep: bool,
+) -> list[Tensor]:
+    named = unflat(BlockWeights, weights)
+    return [*empty_like([x]), *Kept.room(x.contiguous(), named, Settings(axis, *eps), keep)]
+
+
+def _gradients(x: Tensor, weights: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+    """Room for the derivatives by x and by the weights; None by what is not learnt."""
+    by_weights = [
+        torch.empty_like(w, memory_format=torch.contiguous_format)
+        if w is not None and is_learnt
+        else None
+        for w, is_learnt in zip(weights, IS_LEARNT, strict=True)
+    ]
+    return torch.empty_like(x, memory_format=torch.contiguous_format), by_weights
+
+
+@Operator("mdtf::block_backward")
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    mask1: Tensor | None,
+    mask2: Tensor | None,
+    weights: list[Tensor | None],
+    saved: list[Tensor],
+    axis: int,
+    eps: list[float],
+    batch_statistics: bool,
+) -> list[Tensor]:
+    """The derivatives by x, then by each weight that there is and that is learnt."""
+    x, grad, weights = x.contiguous(), grad.contiguous(), dense(weights)
+    mask1, mask2 = dense((mask1, mask2))
+    named, library = unflat(BlockWeights, weights), abi.library()
+    struct, _scratch = _struct(x, grad, (mask1, mask2), weights, Kept(*saved), Settings(axis, *eps))
+    by_x, by_weights = _gradients(x, weights)
+    by_inner_x, by_z, by_inner = empty_like([x] * 3)
+    by = abi.BlockGrads(
+        weights=abi.weights(BlockWeights, by_weights),
+        x=abi.pointer(by_x),
+        inner_x=abi.pointer(by_inner_x),
+        z=abi.pointer(by_z),
+        inner=abi.pointer(by_inner),
+    )
+    by_outs, all_totals = [], []
+    for direction, graph in enumerate((named.forward_graph, named.backward_graph)):
+        if graph is not None:
+            by_outs.append(torch.empty_like(x))
+            all_totals.append(x.new_empty(2, x.shape[-2]))
+            by.graph_out[direction] = abi.pointer(by_outs[-1])
+            by.totals[direction] = abi.pointer(all_totals[-1])
+    abi.call(library.mdtf_train_leave_backward, struct, by)
+    for totals in all_totals:
+        if not batch_statistics:
+            totals.zero_()  # running ones do not depend on x
+        elif is_parallel():
+            dist.all_reduce(totals)
+    if all_totals:
+        abi.call(library.mdtf_train_enter_backward, struct, by)
+    return [by_x, *(g for g in by_weights if g is not None)]
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    mask1: Tensor | None,
+    mask2: Tensor | None,
+    weights: list[Tensor | None],
+    saved: list[Tensor],
+    axis: int,
+    eps: list[float],
+    batch_statistics: bool,
+) -> list[Tensor]:
+    by_x, by_weights = _gradients(x, weights)
+    return [by_x, *(g for g in by_weights if g is not None)]
+
+
+class _Block(torch.autograd.Function):
+    """Takes and gives tensors one by one, never in lists: what torch.library does to lists in
+    register_autograd costs as much as half of the rest around a small block."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        settings: tuple[int, list[float], bool],
+        keep: bool,
+        x: Tensor,
+        mask1: Tensor | None,
+        mask2: Tensor | None,
+        *weights: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():  # the operator itself, not this once more
+            out, *saved = torch.ops.mdtf.block_forward(
+                x, mask1, mask2, list(weights), *settings, keep
+            )
+        ctx.settings, ctx.kept = settings, keep
+        kept_weights = (w if s else None for w, s in zip(weights, IS_SAVED, strict=True))
+        ctx.save_for_backward(x, mask1, mask2, *kept_weights, *saved)
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)  # zeros for what is kept are megabytes
+        return out, *saved
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        if not ctx.kept:
+            raise RuntimeError("the block ran without keeping what its backward needs")
+        # Read once: with recomputed blocks each reading computes anew.
+        x, mask1, mask2, *rest = ctx.saved_tensors
+        tensors = iter(rest)
+        weights = list(itertools.islice(tensors, len(IS_SAVED)))
+        by_x, *found = torch.ops.mdtf.block_backward(
+            grad, x, mask1, mask2, weights, list(tensors), *ctx.settings
+        )
+        by_weights = iter(found)
+        by_each = (
+            next(by_weights) if w is not None and is_learnt else None
+            for w, is_learnt in zip(weights, IS_LEARNT, strict=True)
+        )
+        return None, None, by_x, None, None, *by_each
+
+
+@_forward.impl_autograd
+def _(
+    x: Tensor,
+    mask1: Tensor | None,
+    mask2: Tensor | None,
+    weights: list[Tensor | None],
+    axis: int,
+    eps: list[float],
+    batch_statistics: bool,
+    keep: bool,
+) -> list[Tensor]:
+    settings = axis, eps, batch_statistics
+    # torch's stubs do not type apply().
+    return list(_Block.apply(settings, keep, x, mask1, mask2, *weights))  # type: ignore[no-untyped-call]
+
+
+_backward.register_autograd(no_second_derivative)
+
+
+# --- the function ---------------------------------------------------------------------------------
+def block(
+    x: Tensor, weights: BlockWeights, settings: Settings, masks: Masks, *, batch_statistics: bool
+) -> tuple[Tensor, GraphStatistics] | None:
+    """`reference.residual_block` of x (B, T, J, C) or (N, L, C) by the compiled kernels.
+
+    None where they cannot: other dimensions, channels that are no whole vectors.
+    """
+    sizes = sizes_of(weights)
+    if x.dim() not in (3, 4) or (sizes.joints and settings.axis != -2):
+        return None
+    if not takes(sizes.channels, sizes.hidden, sizes.joints):
+        return None
+    tensors, eps = flat(weights), [settings.norm_eps, settings.last_eps, settings.graph_eps]
+    plain = masks == (None, None) and not (batch_statistics and sizes.joints)
+    if plain and not torch.is_grad_enabled():
+        return torch.ops.mdtf.block_infer(x, tensors, settings.axis, eps), (None, None)
+    mask1, mask2 = (None if m is None else m.to(x.dtype).expand(*x.shape[:-1], 1) for m in masks)
+    keep = needs_grad(x, *tensors)
+    out, *saved = torch.ops.mdtf.block_forward(
+        x, mask1, mask2, tensors, settings.axis, eps, batch_statistics, keep
+    )
+    kept, count = Kept(*saved), x.numel() / x.shape[-2]
+    found: list[Statistics | None] = []
+    for graph, statistics in (
+        (weights.forward_graph, kept.forward_statistics),
+        (weights.backward_graph, kept.backward_statistics),
+    ):
+        if graph is None or not batch_statistics:
+            found.append(None)
+        else:
+            mean, var, counted = statistics
+            found.append(Statistics(mean, var, counted if is_parallel() else count))
+    return out, (found[0], found[1])

@@ -1,0 +1,182 @@
+"""The weights of a residual block: names, order and sizes, said here and nowhere else.
+
+The kernels' C structures, the operators' arguments, the checks of sizes and the tests derive from
+these classes. Sizes: C channels, N states, R rank of dt, K taps, H hidden channels, J joints.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple, TypeVar, cast, get_args, get_type_hints
+
+from torch import Tensor
+
+FIXED = "fixed"  # the mark of a tensor that no gradient is wanted for
+
+
+class DirectionWeights(NamedTuple):
+    """One direction of a bidirectional Mamba mixer."""
+
+    conv_weight: Annotated[Tensor, "C 1 K"]
+    conv_bias: Annotated[Tensor, "C"]
+    x_proj: Annotated[Tensor, "R+2N C"]  # rows give dt, B and C, in this order
+    dt_proj: Annotated[Tensor, "C R"]
+    dt_bias: Annotated[Tensor, "C"]
+    A_log: Annotated[Tensor, "C N"]  # A = -exp(A_log)
+    D: Annotated[Tensor, "C"]
+
+
+class GraphWeights(NamedTuple):
+    """LayerNorm, graph convolution and BatchNorm that a direction reads through."""
+
+    norm_weight: Annotated[Tensor, "C"]
+    norm_bias: Annotated[Tensor, "C"]
+    own: Annotated[Tensor, "C C"]  # U
+    own_bias: Annotated[Tensor, "C"]
+    neighbours: Annotated[Tensor, "C C"]  # V
+    neighbours_bias: Annotated[Tensor, "C"]
+    bn_weight: Annotated[Tensor, "J"]
+    bn_bias: Annotated[Tensor, "J"]
+    bn_mean: Annotated[Tensor, "J", FIXED]  # running statistics
+    bn_var: Annotated[Tensor, "J", FIXED]
+
+
+class BlockWeights(NamedTuple):
+    """A residual block, and the LayerNorm that follows it, if one does."""
+
+    norm1_weight: Annotated[Tensor, "C"]
+    norm1_bias: Annotated[Tensor, "C"]
+    in_proj: Annotated[Tensor, "2C C"]  # rows give x and z
+    out_proj: Annotated[Tensor, "C C"]
+    norm2_weight: Annotated[Tensor, "C"]
+    norm2_bias: Annotated[Tensor, "C"]
+    fc1: Annotated[Tensor, "H C"]
+    fc1_bias: Annotated[Tensor, "H"]
+    fc2: Annotated[Tensor, "C H"]
+    fc2_bias: Annotated[Tensor, "C"]
+    forward: DirectionWeights
+    backward: DirectionWeights
+    forward_graph: GraphWeights | None
+    backward_graph: GraphWeights | None
+    adjacency: Annotated[Tensor | None, "J J", FIXED]  # Â, symmetric; with a graph
+    last_weight: Annotated[Tensor | None, "C"]  # of the norm after the block
+    last_bias: Annotated[Tensor | None, "C"]
+
+
+Weights = DirectionWeights | GraphWeights | BlockWeights
+W = TypeVar("W", DirectionWeights, GraphWeights, BlockWeights)
+
+
+class Sizes(NamedTuple):
+    """What the sizes of all weights follow from; joints is 0 without a graph."""
+
+    channels: int
+    states: int
+    rank: int
+    taps: int
+    hidden: int = 0
+    joints: int = 0
+
+    def of(self, size: str) -> tuple[int, ...]:
+        """Of a size as it is written above, "R+2N C" for instance."""
+        c, n, r = self.channels, self.states, self.rank
+        numbers = {"1": 1, "C": c, "2C": 2 * c, "N": n, "R": r, "R+2N": r + 2 * n}
+        numbers |= {"K": self.taps, "H": self.hidden, "J": self.joints}
+        return tuple(numbers[part] for part in size.split())
+
+
+class Leaf(NamedTuple):
+    """One tensor of the lists above."""
+
+    name: str  # "fc1", "forward.dt_proj"
+    size: str
+    is_learnt: bool
+
+
+class Part(NamedTuple):
+    """One field of a class above: a tensor, or a structure of them."""
+
+    name: str
+    structure: type[DirectionWeights] | type[GraphWeights] | None
+    leaves: tuple[Leaf, ...]
+
+
+def _parts(kind: type[Weights]) -> Iterator[Part]:
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        structure = hint if isinstance(hint, type) else next(iter(get_args(hint)), None)
+        if structure in (DirectionWeights, GraphWeights):
+            inside = (leaf._replace(name=f"{name}.{leaf.name}") for leaf in LEAVES[structure])
+            yield Part(name, structure, tuple(inside))
+        else:
+            _, size, *marks = get_args(hint)
+            yield Part(name, None, (Leaf(name, size, FIXED not in marks),))
+
+
+# Of each of the classes above: its fields, and all its tensors in their order.
+PARTS: dict[type, tuple[Part, ...]] = {}
+LEAVES: dict[type, tuple[Leaf, ...]] = {}
+for _kind in (DirectionWeights, GraphWeights, BlockWeights):
+    PARTS[_kind] = tuple(_parts(_kind))
+    LEAVES[_kind] = tuple(leaf for part in PARTS[_kind] for leaf in part.leaves)
+
+
+def flat(weights: Weights) -> list[Tensor | None]:
+    """All tensors in the order of LEAVES; None for each one that is not there."""
+    tensors: list[Tensor | None] = []
+    for value, part in zip(weights, PARTS[type(weights)], strict=True):
+        if part.structure is None:
+            tensors.append(cast(Tensor | None, value))
+        elif value is None:
+            tensors.extend([None] * len(part.leaves))
+        else:
+            tensors.extend(value)
+    return tensors
+
+
+def unflat(kind: type[W], tensors: Sequence[Tensor | None]) -> W:
+    """flat(), backwards."""
+    rest: Iterator[Tensor | None] = iter(tensors)
+    values: list[object] = []
+    for part in PARTS[kind]:
+        taken = [next(rest) for _ in part.leaves]
+        if part.structure is None:
+            values.append(taken[0])
+        else:
+            values.append(None if taken[0] is None else part.structure._make(taken))
+    return kind._make(values)
+
+
+def sizes_of(weights: DirectionWeights | BlockWeights) -> Sizes:
+    """Read off the tensors; whether the others agree is for wrong_size() to say."""
+    direction = weights.forward if isinstance(weights, BlockWeights) else weights
+    channels, states = direction.A_log.shape
+    sizes = Sizes(channels, states, direction.dt_proj.shape[-1], direction.conv_weight.shape[-1])
+    if not isinstance(weights, BlockWeights):
+        return sizes
+    graph = weights.forward_graph or weights.backward_graph
+    joints = 0 if graph is None else graph.bn_weight.shape[0]
+    return sizes._replace(hidden=weights.fc1.shape[0], joints=joints)
+
+
+def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
+    """The first tensor that has not its size, or not the type and device of `like`; or None."""
+    for leaf, tensor in zip(LEAVES[type(weights)], flat(weights), strict=True):
+        if tensor is None:
+            continue
+        size = sizes.of(leaf.size)
+        if tensor.shape != size or tensor.dtype != like.dtype or tensor.device != like.device:
+            return (
+                f"{leaf.name}: {like.dtype} {size} on {like.device} is wanted, this is"
+                f" {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            )
+    return None
+
+
+class Settings(NamedTuple):
+    """What a residual block needs to know beside its weights."""
+
+    axis: int = -2  # the one that is scanned
+    norm_eps: float = 1e-5  # of the block's LayerNorms
+    last_eps: float = 1e-5  # of the one after it
+    graph_eps: float = 1e-5  # of the graphs' LayerNorm and BatchNorm
+
+
+Masks = tuple[Tensor | None, Tensor | None]  # factors of both branches, broadcast over x; None: 1
