@@ -13,6 +13,7 @@ import torch
 
 import demo.command
 import demo.options
+from demo.export import EXPORTERS, Export
 from demo.people import Detector, People
 from demo.pipeline import VideoLifter
 from demo.poses import bone_lengths, bone_variation
@@ -22,6 +23,7 @@ from demo.world import millimetres_per_unit
 from lib.checkpoint import load_checkpoint, save_checkpoint
 from lib.config import make_config
 from lib.errors import UserError
+from lib.files import write_atomic
 from lib.keypoints import H36M_17
 from lib.skeleton import H36M
 from model.build import build_bone_aware, build_lifter
@@ -229,14 +231,19 @@ def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, 
         assert found["camera_pitch"] == expected.camera_pitch
 
 
+class Walker:
+    """A detector that sees somebody walk."""
+
+    layout = H36M_17
+
+    def __call__(self, frames):
+        for _, pose in zip(frames, walking(14)[0], strict=False):
+            yield pose[None]
+
+
 @pytest.mark.parametrize(("flags", "fps"), [("", 50), ("--fps 10", 10)])
 def test_the_videos_frame_rate_goes_into_all_results(checkpoint, tmp_path, monkeypatch, flags, fps):
     make_video(tmp_path / "walk.mp4", 14, size=(640, 480), fps=50)
-
-    class Walker(Nobody):
-        def __call__(self, frames):
-            for _, pose in zip(frames, walking(14)[0], strict=False):
-                yield pose[None]
 
     monkeypatch.setattr(demo.command, "choose_detector", lambda *_: Detector(Walker))
     monkeypatch.chdir(tmp_path)
@@ -251,6 +258,39 @@ def test_the_videos_frame_rate_goes_into_all_results(checkpoint, tmp_path, monke
         assert film.fps == pytest.approx(fps)
 
 
+@pytest.mark.parametrize(("formats", "times"), [("npz,json,bvh,html", 1), ("mp4", 2)])
+def test_a_video_is_opened_once_and_again_for_the_film(
+    checkpoint, tmp_path, monkeypatch, formats, times
+):
+    make_video(tmp_path / "walk.mp4", 5, size=(640, 480))
+    opened, init = [], Video.__init__
+    monkeypatch.setattr(Video, "__init__", lambda v, source: opened.append(1) or init(v, source))
+    monkeypatch.setattr(demo.command, "choose_detector", lambda *_: Detector(Walker))
+    monkeypatch.chdir(tmp_path)
+    arguments = f"--video walk.mp4 --checkpoint {checkpoint} --output out --formats {formats}"
+    assert demo.command.main(arguments.split()) == 0
+    assert len(opened) == times
+
+
+def test_an_exporter_is_one_line(checkpoint, tmp_path, monkeypatch):
+    """Files of its own are made, and may not replace what is read."""
+
+    def write_lengths(path: Path, job: Export) -> None:
+        with write_atomic(path, "w") as file:
+            file.write(str(bone_lengths(job.poses.pose_world).mean()))
+
+    monkeypatch.setitem(EXPORTERS, "txt", ("{name}_bones.txt", write_lengths))
+    monkeypatch.chdir(tmp_path)
+    np.savez("points.npz", keypoints=walking(5), layout="h36m17", size=(640, 480))
+    arguments = f"--keypoints points.npz --checkpoint {checkpoint} --output out --formats txt"
+    assert demo.command.main(arguments.split()) == 0
+    assert 50 < float(Path("out/points_bones.txt").read_text()) < 1000
+    os.replace("points.npz", "out/points_bones.txt")
+    Path("points.npz").symlink_to("out/points_bones.txt")
+    with pytest.raises(UserError, match="is read from too"):
+        demo.command.main(arguments.split())
+
+
 def vis(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(ROOT / "demo" / "vis.py"), *map(str, arguments)],
@@ -262,18 +302,14 @@ def vis(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_command_line_writes_every_format(checkpoint, tmp_path):
-    video = make_video(tmp_path / "walk.mp4", 14, size=(640, 480))
+    make_video(tmp_path / "walk.mp4", 14, size=(640, 480))
     np.savez(tmp_path / "points.npz", keypoints=walking(14, 2), layout="h36m17")
-    done = vis(
-        *("--video", video, "--keypoints", "points.npz", "--checkpoint", checkpoint.parent),
-        *("--person", "all", "--output", "out", "--save-keypoints", "saved.json", "--smooth"),
-        cwd=tmp_path,
-    )
+    what = "--video walk.mp4 --keypoints points.npz --person all --smooth"
+    where = f"--checkpoint {checkpoint.parent} --output out --save-keypoints saved.json"
+    done = vis(*what.split(), *where.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [
-        *("poses.json", "poses.npz", "walk.html", "walk.mp4", "walk_1.bvh", "walk_2.bvh"),
-    ]
+    names = " ".join(sorted(path.name for path in (tmp_path / "out").iterdir()))
+    assert names == "poses.json poses.npz walk.html walk.mp4 walk_1.bvh walk_2.bvh"
     with np.load(tmp_path / "out" / "poses.npz") as poses:
         assert poses["pose_world"].shape == (2, 14, 17, 3)
         assert poses["size"].tolist() == [640, 480] and float(poses["fps"]) == 25
