@@ -225,6 +225,7 @@ def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, 
     lifter = VideoLifter.from_checkpoint(checkpoint, flip=flip, device="cpu")
     people = People.of_array(keypoints[None], H36M_17).filmed(30.0, (640, 480))
     expected = lifter.lift_people(people, **settings)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["poses.npz"]  # nothing else
     with np.load(tmp_path / "out" / "poses.npz") as found:
         np.testing.assert_allclose(found["pose_world"], expected.pose_world, atol=1e-3)
         np.testing.assert_allclose(found["keypoints_2d"], expected.keypoints_2d[..., :2])
