@@ -13,7 +13,7 @@ from lib.checkpoint import BEST
 from lib.errors import UserError
 from lib.evaluation.report import Report
 from lib.skeleton import Skeleton
-from tests.training import CONFIG, run_train
+from tests.training import CONFIG, make_data, run_train
 
 NAMES = ("head", "hip", "left_hand", "right_hand", "left_foot", "right_foot")
 PUPPET = Skeleton(NAMES, (1, -1, 0, 0, 1, 1))  # six joints, root 1
@@ -93,6 +93,14 @@ def test_a_mock_data_set_trains_and_evaluates(puppets):
     assert "left_hand" in out and "PE" in out
     lines = (puppets / "run2" / "history.jsonl").read_text().splitlines()
     assert report["mpjpe"] == pytest.approx(min(json.loads(line)["test/mpjpe"] for line in lines))
+
+
+def test_clips_of_another_skeleton_are_refused(puppets):
+    make_data(puppets / "others")
+    (puppets / "Others").symlink_to(puppets / "others" / "H36M-9")
+    status, _, errors = train(puppets, 1, "--set", "subset_list=[Others]")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "poses of 17 joints, not of 6" in errors
 
 
 def test_what_a_data_set_lacks_is_told(puppets):

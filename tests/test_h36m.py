@@ -6,7 +6,7 @@ import pytest
 from data.benchmarks import BENCHMARKS
 from data.clips import ClipDataset
 from data.sequences import on_screen
-from data.sources.h36m import read_split, read_tables
+from data.sources.h36m import read_split, read_tables, write
 from lib.errors import UserError
 from tests.samples import CAMERAS, TEST_VIDEOS, h36m_tables, write_pickle
 
@@ -124,6 +124,18 @@ def test_missing_confidence_is_1():
     rows = h36m_tables()["train"]
     del rows["confidence"]
     assert (on_screen(read_split(rows, "train", "a.pkl"))[0][..., 2] == 1).all()
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    tables = h36m_tables()
+    train, test = (read_split(tables[split], split, "a.pkl") for split in ("train", "test"))
+    write(tmp_path / "a.pkl", train, test)
+    for split, found in FILES.read(tmp_path / "a.pkl", ["test", "train"]):
+        expected = {"train": train, "test": test}[split]
+        assert found.videos == expected.videos
+        for name in ("joint_2d", "confidence", "joint_3d", "factor", "joint_3d_mm"):
+            one, other = getattr(found, name), getattr(expected, name)
+            assert (one is None and other is None) or np.array_equal(one, other), name
 
 
 # --- Slicing ----------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import torch
 import data.store
 from data.clips import ClipDataset
 from data.store import INDEX, ArrayWriter
+from lib.files import write_json
+from lib.locks import try_lock
 from tests.samples import write_pickle
 from tests.stores import T, told, write_arrays, write_clips
 
@@ -266,6 +268,20 @@ def test_many_slicings_at_once_leave_one_whole_data_set(tmp_path):
         for one in written
     ]
     assert sum(equal) == 1
+
+
+def test_a_data_set_takes_its_place_under_the_lock(tmp_path, monkeypatch):
+    """Two that end at once would otherwise remove each other's arrays."""
+    was_free = []
+
+    def write(path, value):
+        was_free.append(try_lock(path.parent / ".lock") is not None)
+        write_json(path, value)
+
+    monkeypatch.setattr(data.store, "write_json", write)
+    write_arrays(tmp_path)
+    assert was_free == [False]
+    assert try_lock(tmp_path / ".lock") is not None
 
 
 def damage_json(folder):

@@ -14,6 +14,7 @@ from data.views import (
     hidden,
     image_and_depth,
     random_body,
+    video_of,
 )
 from lib.camera import Camera
 from lib.errors import UserError
@@ -160,3 +161,21 @@ def test_errors_last_but_confidence_knows():
     size = np.linalg.norm(error, axis=-1)
     assert np.corrcoef(size.ravel(), confidence.ravel())[0, 1] < -0.4
     assert confidence.min() > 0 and confidence.max() <= 1
+
+
+def test_a_video_holds_what_the_detector_saw_not_the_truth():
+    """And its 3D pose gives the body back: pixels at the root's scale."""
+    world = motion("walk", num_frames=200)
+    view = View(CAMERAS[0], np.array([5000.0, 0, 1500]), np.array([0.0, 0, 900]))
+    video = video_of(np.random.default_rng(0), world, view, "a", "walk", "1")
+    image, factor = image_and_depth(view.to_camera(world), view.camera)
+    np.testing.assert_allclose(video.joint_3d, image, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(
+        video.joint_3d_mm, image * factor[:, None, None], rtol=1e-5, atol=0.1
+    )
+    error = np.linalg.norm(video.joint_2d - image[..., :2], axis=-1)
+    assert 1 < np.median(error) < 30  # pixels
+    sure = video.confidence > np.median(video.confidence)
+    assert error[sure].mean() < 0.8 * error[~sure].mean()
+    (described,) = video.videos
+    assert (described.camera, described.action, described.frames) == (CAMERAS[0], "walk", 200)

@@ -86,6 +86,7 @@ def test_a_person_stands_upright_on_the_floor_in_its_own_shape(place):
     motion = read_motion(H36M_FILES, place / "synthetic.pkl", "test", "0")
     room = to_room(motion.pose_3d, H36M)
     assert np.allclose(room[..., 2].min(-1), 0)
+    assert np.allclose(room[:, H36M.root, :2], 0)
     assert (room[:, H36M.index("head"), 2] > room[:, H36M.index("pelvis"), 2] + 400).all()
 
     def lengths(pose):
