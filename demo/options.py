@@ -10,9 +10,8 @@ from pathlib import Path
 
 from demo.detectors import DETECTORS
 from demo.export import EXPORTERS
-from demo.people import MAX_FPS
 from demo.pipeline import DEFAULT_CHECKPOINT
-from demo.video import find_video, is_stream
+from demo.video import MAX_FPS, find_video, is_stream
 from lib.cli import CommandParser
 from lib.drawing import START, View
 from lib.errors import UserError
@@ -84,6 +83,8 @@ def _check(options: argparse.Namespace) -> None:
         options.video = sample_video()
     if options.live and (not options.video or options.keypoints):
         raise UserError("--live plays a video: give --video FILE, without --keypoints")
+    if options.keypoints and is_stream(options.video or ""):
+        raise UserError("--keypoints are of a file: give --video FILE, not a stream, or none")
     if options.video:
         options.video = find_video(options.video)
     if options.gpu is not None and options.device != "auto":

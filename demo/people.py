@@ -11,12 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
+from demo.video import MAX_FPS
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import Layout
 from lib.skeleton import H36M
 
-MAX_FPS = 1000
 ASSUMED_FPS = 25.0  # of files and cameras that do not say; told to the user where it is used
 LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
 LEG = 0.9  # length of a thigh or shin against the trunk's

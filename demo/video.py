@@ -20,6 +20,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 VIDEO_DIR = PROJECT_ROOT / "demo" / "video"
 # Damaged frames in a row after which a file is given up.
 MAX_DAMAGED = 50
+MAX_FPS = 1000  # more is no frame rate
 
 
 def is_stream(source: str) -> bool:
@@ -74,7 +75,7 @@ class Video:
         self._passed = 1  # frames of the file, damaged ones included
         self.size = (int(frame.shape[1]), int(frame.shape[0]))
         fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else 0.0
+        self.fps = fps if math.isfinite(fps) and 0 < fps <= MAX_FPS else 0.0
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = int(count) if math.isfinite(count) and 0 < count < 1e9 else 0
 
