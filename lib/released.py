@@ -125,13 +125,20 @@ def is_released(state: Mapping[str, Tensor]) -> bool:
     return any("STEblocks." in name for name in state)
 
 
+def in_released_order(names: Iterable[str]) -> list[str]:
+    """Released names, with or without `module.`, in the order of the released model."""
+    bare = without_prefix({name: name for name in names})
+    position = {name: number for number, name in enumerate(_names_of_released(bare))}
+    return [bare[name] for name in sorted(bare, key=lambda name: position.get(name, len(position)))]
+
+
 def translate_released(state: Mapping[str, Tensor]) -> State:
     """Tensors under released names, with or without `module.`, -> the same under our names.
 
     A name that the released model does not have stays as it is.
     """
     bare = without_prefix(state)
-    names = released_names(1 if "mlp.0.weight" in bare else 2, _depth(bare, "STEblocks"))
+    names = _names_of_released(bare)
     return turned_round({names.get(name, name): value for name, value in bare.items()})
 
 
@@ -152,6 +159,11 @@ def translate_to_released(state: Mapping[str, Tensor]) -> State:
 def released_names_of(state: Collection[str]) -> dict[str, str]:
     """released_names() of the model whose tensors have these names of ours."""
     return released_names(1 if "narrow.0.weight" in state else 2, _depth(state, "spatial"))
+
+
+def _names_of_released(state: Collection[str]) -> dict[str, str]:
+    """released_names() of the model whose tensors have these released names."""
+    return released_names(1 if "mlp.0.weight" in state else 2, _depth(state, "STEblocks"))
 
 
 def _depth(names: Iterable[str], blocks: str) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.config import Config
 from lib.errors import UserError
-from lib.released import accuracy_without_root, translate_released
+from lib.released import State, accuracy_without_root, in_released_order, translate_released
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
 
@@ -107,34 +107,50 @@ def _check_settings(run: ReleasedRun, config: Config) -> None:
 def _optimizer_state(
     run: ReleasedRun, optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> dict[str, Any]:
-    """The state of `optimizer`, which numbers parameters in our order, from the released one."""
-    states = run.optimizer.get("state")
-    if not isinstance(states, dict) or sorted(states) != list(range(len(run.names))):
-        raise _unfit(run, f"they have {len(run.names)} trained tensors")
-    moments: dict[str, dict[str, Tensor]] = {
-        kind: translate_released(
-            {name: _tensor(run, states[number], kind) for number, name in enumerate(run.names)}
-        )
-        for kind in MOMENTS
-    }
-    # Translation keeps the order, so tensor k of a kind is that of parameter k.
-    steps = {
-        name: _tensor(run, states[number], "step")
-        for number, name in enumerate(moments[MOMENTS[0]])
-    }
+    """The state of `optimizer`, which numbers parameters in our order, from the released one.
+
+    The released optimizer numbers them in the order of the released model. The file's names are in
+    this order too, unless another tool has saved them again: sorted, for instance.
+    """
     # In stage 2 the lifter is a part of the model.
     name_of = {id(p): name.removeprefix("lifter.") for name, p in model.named_parameters()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    ours: dict[int, dict[str, Tensor]] = {}
-    for number, parameter in enumerate(parameters):
-        name = name_of[id(parameter)]
-        if name not in steps:
-            raise _unfit(run, name)
-        state = {kind: moments[kind][name] for kind in MOMENTS}
-        if any(moment.shape != parameter.shape for moment in state.values()):
-            raise _unfit(run, name)
-        ours[number] = {"step": steps[name], **state}
-    return {"state": ours, "param_groups": optimizer.state_dict()["param_groups"]}
+    misfit = ""
+    for names in (run.names, in_released_order(run.names)):
+        states = _states_by_name(run, names)
+        ours: dict[int, State] = {}
+        for number, parameter in enumerate(parameters):
+            name = name_of[id(parameter)]
+            if name not in states or any(
+                states[name][kind].shape != parameter.shape for kind in MOMENTS
+            ):
+                misfit = misfit or name
+                break
+            ours[number] = states[name]
+        else:
+            return {"state": ours, "param_groups": optimizer.state_dict()["param_groups"]}
+    raise _unfit(run, misfit)
+
+
+def _states_by_name(run: ReleasedRun, names: list[str]) -> dict[str, State]:
+    """The released optimizer's states by our names; their numbers are places in `names`."""
+    states = run.optimizer.get("state")
+    if not isinstance(states, dict) or set(states) != set(range(len(names))):
+        raise _unfit(run, f"they have {len(names)} trained tensors")
+    moments = {
+        kind: translate_released(
+            {name: _tensor(run, states[number], kind) for number, name in enumerate(names)}
+        )
+        for kind in MOMENTS
+    }
+    # Translation keeps the order: the tensors of a kind are numbered as before.
+    return {
+        name: {
+            "step": _tensor(run, states[number], "step"),
+            **{kind: moments[kind][name] for kind in MOMENTS},
+        }
+        for number, name in enumerate(moments[MOMENTS[0]])
+    }
 
 
 def _tensor(run: ReleasedRun, state: object, kind: str) -> Tensor:
