@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.utils.data import Dataset
 from data.sequences import Sequences
 from data.store import DOOR, Clips, open_clips, projected
 from lib.arrays import Floats, Ints
+from lib.batch import Batch
 from lib.errors import UserError
 
 
@@ -82,20 +82,6 @@ class JoinedClips:
         return poses
 
 
-@dataclass
-class Batch:
-    """B clips: pose_2d (B, T, J, 3), pose_3d (B, T, J, 3), and which clips they are."""
-
-    pose_2d: Tensor
-    pose_3d: Tensor
-    clips: list[int]
-
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(self.pose_2d.to(device), self.pose_3d.to(device), self.clips)
-
-    def part(self, start: int, end: int) -> "Batch":
-        rows = slice(start, end)
-        return Batch(self.pose_2d[rows], self.pose_3d[rows], self.clips[rows])
 
 
 class ClipDataset(Dataset):

@@ -1,32 +1,20 @@
 """Batches of an epoch: the order of the clips and which are mirrored follow from seed and epoch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.clips import Batch, ClipDataset
+from data.clips import ClipDataset
+from lib.batch import Batch, SharedBatch
 from lib.errors import UserError
 from lib.geometry import flip_pose
 from lib.processes import Processes
 from lib.skeleton import Skeleton
 
 FLIP_PROBABILITY = 0.5
-
-
-@dataclass
-class SharedBatch(Batch):
-    """This process's clips of a batch of `total`: those with the numbers in `shares` (start, end).
-
-    One share for each part that the step takes one after the other; several processes have as
-    many shares, some of them empty.
-    """
-
-    shares: list[tuple[int, int]]
-    total: int
 
 
 class _FlippingDataset(Dataset):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.config import MODEL_KEYS, Config, make_config
 from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
 from lib.format_1 import turned_training
@@ -214,6 +215,25 @@ def newest_readable(folder: Path, to_resume: bool) -> Path | None:
         except UserError:
             continue
     return None
+
+
+def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
+    """Raise UserError where `config` describes another model than the checkpoint's own config."""
+    if checkpoint.stage != config.stage:
+        raise UserError(
+            f"{checkpoint.path}: a checkpoint of stage {checkpoint.stage}, but the config is of"
+            f" stage {config.stage}"
+        )
+    if checkpoint.config is None:
+        return
+    own = make_config(checkpoint.config, str(checkpoint.path))
+    for key in MODEL_KEYS:
+        trained, asked = getattr(own, key), getattr(config, key)
+        if trained != asked:
+            raise UserError(
+                f"{checkpoint.path}: trained with {key} {trained!r}, the config says {asked!r};"
+                " use the config it was made with"
+            )
 
 
 # --- Writing --------------------------------------------------------------------------------

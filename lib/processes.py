@@ -1,11 +1,11 @@
-"""Several processes of one run, as `torchrun` starts them, and each one's share of a batch."""
+"""The processes of one run, as `torchrun` starts them: who this one is, and how they meet."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lib.errors import UserError
 from lib.numbers import environment_number
+
+T = TypeVar("T")
 
 # Longer than an evaluation that the other processes wait for; a dead process is noticed at once.
 TIMEOUT = timedelta(minutes=30)
@@ -25,6 +27,10 @@ class Processes:
     rank: int = 0
     world: int = 1
     local_rank: int = 0  # among those of this machine: the number of its GPU
+
+    @property
+    def are_several(self) -> bool:
+        return self.world > 1
 
     @property
     def is_main(self) -> bool:
@@ -47,37 +53,65 @@ class Processes:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
-        if self.world > 1:
+        if self.are_several:
             dist.all_reduce(values)
         return values
 
     def max(self, number: int, device: torch.device) -> int:
         """The largest of the processes' numbers, on every process."""
-        if self.world == 1:
+        if not self.are_several:
             return number
         largest = torch.tensor(number, device=device)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
-    def gather(self, part: Any) -> list[Any]:
+    def gather(self, part: T) -> list[T]:
         """Every process's part, in rank order, on the main process; [] elsewhere."""
-        if self.world == 1:
+        if not self.are_several:
             return [part]
-        parts: list[Any] = [None] * self.world
+        parts: list[T] = [part] * self.world
         dist.gather_object(part, parts if self.is_main else None)
         return parts if self.is_main else []
 
-    def tell(self, value: Any, source: int = 0) -> Any:
-        """The value of process `source`, on every process."""
-        if self.world == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=source)
-        return values[0]
+    def from_main(self, compute: Callable[[], T]) -> T:
+        """What the main process computes, on every process."""
+        values = [compute()] if self.is_main else [None]
+        if self.are_several:
+            dist.broadcast_object_list(values)
+        return cast(T, values[0])
 
 
-def start_processes(device: str) -> Processes:
-    """Join the run that `torchrun` started, or be its only process. Raises UserError."""
+_joined = Processes()
+
+
+def is_parallel() -> bool:
+    """Whether this process is one of several; for modules, which nobody tells."""
+    return _joined.are_several
+
+
+@contextmanager
+def joined_processes(device: str) -> Iterator[Processes]:
+    """Inside, this process is one of those that `torchrun` started, or the only one.
+
+    Raises UserError: they do not find each other, or one of them is lost on the way.
+    """
+    global _joined
+    _joined = _join(device)
+    try:
+        yield _joined
+    except RuntimeError as error:
+        if not _joined.are_several or not is_lost_process(error):
+            raise
+        raise UserError(
+            "another process of this run ended, so this one ends too; the other's message says why"
+        ) from error
+    finally:
+        if _joined.are_several:
+            dist.destroy_process_group()
+        _joined = Processes()
+
+
+def _join(device: str) -> Processes:
     world = environment_number("WORLD_SIZE", 1, low=1)
     if world == 1:
         return Processes()
@@ -110,41 +144,3 @@ def is_lost_process(error: RuntimeError) -> bool:
     kinds = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
     words = ("gloo", "nccl", "connection closed", "connection reset", "timed out")
     return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
-
-
-def stop_processes() -> None:
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def is_parallel() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-# --- a share of a batch ---------------------------------------------------------------------
-# Random masks are drawn for the whole batch and each share takes its rows, so the result does not
-# depend on into how many processes or parts a batch is split.
-
-_share: tuple[int, int, int] | None = None
-
-
-@contextmanager
-def batch_share(start: int, count: int, total: int) -> Iterator[None]:
-    """Inside, the model sees clips start .. start+count of a batch of `total` clips."""
-    global _share
-    _share = (start, count, total)
-    try:
-        yield
-    finally:
-        _share = None
-
-
-def rand_rows(shape: Sequence[int], device: torch.device) -> Tensor:
-    """Uniform random numbers in [0, 1) of this shape; the first dimension counts clips.
-
-    A share without clips draws as well, so all processes keep the same random state.
-    """
-    if _share is None:
-        return torch.rand(shape, device=device)
-    start, count, total = _share
-    return torch.rand((total, *shape[1:]), device=device)[start : start + count]

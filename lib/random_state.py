@@ -1,12 +1,13 @@
-"""All random states of a process: seeded together, saved and restored together."""
+"""A process's random numbers: states seeded, saved and restored together; masks of a batch."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
@@ -40,7 +41,7 @@ def random_states() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+        states["cuda"] = torch.cuda.get_rng_state()  # of this process's GPU
     return states
 
 
@@ -51,4 +52,33 @@ def set_random_states(states: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+# --- A share of a batch ---------------------------------------------------------------------
+# Random masks are drawn for the whole batch and each share takes its rows, so the result does not
+# depend on into how many processes or parts a batch is split.
+
+_share: tuple[int, int, int] | None = None
+
+
+@contextmanager
+def batch_share(start: int, count: int, total: int) -> Iterator[None]:
+    """Inside, the model sees clips start .. start+count of a batch of `total` clips."""
+    global _share
+    _share = (start, count, total)
+    try:
+        yield
+    finally:
+        _share = None
+
+
+def rand_rows(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Uniform random numbers in [0, 1) of this shape; the first dimension counts clips.
+
+    A share without clips draws as well, so all processes keep the same random state.
+    """
+    if _share is None:
+        return torch.rand(shape, device=device)
+    start, count, total = _share
+    return torch.rand((total, *shape[1:]), device=device)[start : start + count]

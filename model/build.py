@@ -11,11 +11,12 @@ from lib.checkpoint import (
     BEST,
     DEFAULT_STAGE1,
     Checkpoint,
+    check_agreement,
     find_checkpoint,
     load_checkpoint,
     load_weights,
 )
-from lib.config import MODEL_KEYS, Config, make_config
+from lib.config import Config, make_config
 from lib.errors import UserError
 from lib.files import find_path
 from lib.released import State
@@ -96,25 +97,6 @@ def load_bone_aware(path: str | os.PathLike[str], config: Config | None = None) 
                 f" {config.if_divide_out!r}; use the same for both"
             )
     return bone_aware_from_weights(checkpoint.model, path, config)
-
-
-def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
-    """Raise UserError where `config` describes another model than the checkpoint's own config."""
-    if checkpoint.stage != config.stage:
-        raise UserError(
-            f"{checkpoint.path}: a checkpoint of stage {checkpoint.stage}, but the config is of"
-            f" stage {config.stage}"
-        )
-    if checkpoint.config is None:
-        return
-    own = make_config(checkpoint.config, str(checkpoint.path))
-    for key in MODEL_KEYS:
-        trained, asked = getattr(own, key), getattr(config, key)
-        if trained != asked:
-            raise UserError(
-                f"{checkpoint.path}: trained with {key} {trained!r}, the config says {asked!r};"
-                " use the config it was made with"
-            )
 
 
 def build_mdtf(

@@ -9,7 +9,7 @@ from data.preprocess import h36m, synthetic
 from demo import vis
 from lib.errors import UserError
 from lib.numbers import environment_number, parse_whole, whole_number
-from lib.processes import start_processes
+from lib.processes import joined_processes
 from model.ops.cpu.abi import thread_count
 from tests.training import run_command
 
@@ -84,9 +84,17 @@ def test_commands_take_no_other_numbers(main, flags):
     assert flags[1] in err
 
 
+def join():
+    with joined_processes("cpu"):
+        pass
+
+
 @pytest.mark.parametrize(
     ("name", "read"),
-    [("WORLD_SIZE", lambda: start_processes("cpu")), ("MDTF_KERNEL_THREADS", thread_count)],
+    [
+        ("WORLD_SIZE", lambda: joined_processes("cpu").__enter__()),
+        ("MDTF_KERNEL_THREADS", thread_count),
+    ],
 )
 def test_variables_take_no_other_numbers(monkeypatch, name, read):
     for wrong in ("²", "0", "two"):

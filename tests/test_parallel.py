@@ -17,7 +17,8 @@ import torch.distributed as dist
 import lib.training.fit
 from lib.checkpoint import PREVIOUS
 from lib.errors import UserError
-from lib.processes import Processes, batch_share, rand_rows, start_processes
+from lib.processes import Processes, is_parallel, joined_processes
+from lib.random_state import batch_share, rand_rows
 from lib.training.step import Stepper
 from model.norm import JointNorm
 from model.ops import statistics
@@ -229,14 +230,18 @@ def test_each_process_takes_its_gpu_before_it_meets_the_others(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: calls.append(number))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: calls.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
     monkeypatch.setattr(dist, "get_rank", lambda: 5)
     for name, value in (("WORLD_SIZE", "8"), ("RANK", "5"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    assert start_processes("auto") == Processes(5, 8, 1)
-    assert calls == [1, "nccl"]
+    with joined_processes("auto") as processes:
+        assert processes == Processes(5, 8, 1)
+        assert is_parallel()
+    assert not is_parallel()
+    assert calls == [1, "nccl", "left"]
     calls.clear()
-    start_processes("cpu")
-    assert calls == ["gloo"]
+    with joined_processes("cpu"):
+        assert calls == ["gloo"]
 
 
 def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
@@ -248,8 +253,9 @@ def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", refuse)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(UserError, match=r"no GPU number 1 .* it has 1; start fewer"):
-        start_processes("auto")
+    told = pytest.raises(UserError, match=r"no GPU number 1 .* it has 1; start fewer")
+    with told, joined_processes("auto"):
+        pass
 
 
 def test_the_death_of_one_process_ends_all(data, tmp_path):

@@ -1,13 +1,16 @@
 """curves.png of a run: losses, scores and learning rate over the epochs."""
 
 import os
-from typing import Any
+from typing import TypeAlias
 
 from lib.files import write_atomic
 
+# What is told of an epoch, as in history.jsonl: 'epoch', 'lr', 'train/total', 'test/mpjpe' …
+Line: TypeAlias = dict[str, float]
 
-def draw_curves(path: str | os.PathLike[str], history: list[dict[str, Any]]) -> None:
-    """history: one dict an epoch, keys as in history.jsonl ('train/total', 'test/mpjpe', 'lr')."""
+
+def draw_curves(path: str | os.PathLike[str], history: list[Line]) -> None:
+    """history: a line for each epoch."""
     # Slow to import, and a training that is only evaluated never draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -32,14 +35,14 @@ def draw_curves(path: str | os.PathLike[str], history: list[dict[str, Any]]) -> 
 
 
 def _panel(
-    history: list[dict[str, Any]], prefix: str, title: str
+    history: list[Line], prefix: str, title: str
 ) -> tuple[str, dict[str, list[float | None]]]:
     names = [name for name in history[-1] if name.startswith(prefix)]
     curves = {n.removeprefix(prefix) or n: [line.get(n) for line in history] for n in names}
     return title, curves
 
 
-def _score_panels(history: list[dict[str, Any]]) -> list[tuple[str, dict[str, list[float | None]]]]:
+def _score_panels(history: list[Line]) -> list[tuple[str, dict[str, list[float | None]]]]:
     """Position errors (tens of mm) and motion errors (single mm) get a panel each."""
     _, scores = _panel(history, "test/", "")
     motion = {n: v for n, v in scores.items() if n.endswith(("mpjve", "acceleration"))}

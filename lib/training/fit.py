@@ -4,27 +4,26 @@ import math
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
+from lib.batch import SharedBatch
 from lib.checkpoint import BEST, BEST_EMA, FORMAT, LATEST, PREVIOUS, Checkpoint, save_checkpoint
-from lib.config import Config
 from lib.errors import UserError
 from lib.files import copy_atomic
-from lib.processes import Processes
 from lib.random_state import random_states, set_random_states
 from lib.released_run import training_state
+from lib.training.curves import Line
 from lib.training.optim import MovingAverage, make_optimizer
+from lib.training.progress import progress_bar
 from lib.training.run import HISTORY, Run, SilentRun
+from lib.training.session import Session
 from lib.training.signals import Interrupted, Signals, Stop
 from lib.training.stages import Stage, StageReport
 from lib.training.step import BadNumber, Stepper
@@ -34,20 +33,10 @@ GO_ON, SAVE, STOP = range(3)
 
 
 class Loader(Protocol):
-    """Batches by epoch and step; data.loader.ClipLoader is one."""
+    """Batches by epoch and step."""
 
     def __len__(self) -> int: ...
-    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Any]: ...
-
-
-def progress_bar(
-    items: Iterable, description: str, total: int | None = None, first: int = 0, off: bool = False
-) -> tqdm:
-    """A bar with ETA; a terminal sees it move, a log file a line every half minute."""
-    interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(
-        items, description, total, initial=first, mininterval=interval, leave=False, disable=off
-    )
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[SharedBatch]: ...
 
 
 @dataclass
@@ -64,43 +53,41 @@ class Fit:
     """One training: how it goes on, is saved and is restored."""
 
     def __init__(
-        self,
-        stage: Stage,
-        loader: Loader,
-        config: Config,
-        run: Run | SilentRun,
-        *,
-        seed: int,
-        precision: str = "fp32",
-        save_every: float | None = None,
-        processes: Processes | None = None,
+        self, session: Session, stage: Stage, loader: Loader, run: Run | SilentRun
     ) -> None:
-        """save_every: minutes between checkpoints inside an epoch, None for none."""
-        self.stage, self.loader, self.config, self.run, self.seed = stage, loader, config, run, seed
-        self.processes = processes or Processes()
-        self.save_every = save_every
+        """Ready for the first step, or, in a resumed session, for the next one.
+
+        Raises UserError: the session's checkpoint cannot be resumed.
+        """
+        self.session, self.stage, self.loader, self.run = session, stage, loader, run
+        self.config, self.processes = session.config, session.processes
         self.optimizer = make_optimizer(
-            stage.model, config.learning_rate, config.weight_decay, config.decay_all
+            stage.model,
+            self.config.learning_rate,
+            self.config.weight_decay,
+            self.config.decay_all,
         )
-        self.device = next(stage.model.parameters()).device
-        if self.processes.world > 1:
+        if self.processes.are_several:
             stage.train_model = DistributedDataParallel(stage.train_model, broadcast_buffers=False)
         self.stepper = Stepper(
             stage.train_model,
             stage.losses,
             self.optimizer,
-            device=self.device,
+            device=session.device,
             processes=self.processes,
-            precision=precision,
-            grad_clip=config.grad_clip,
+            precision=session.options.precision,
+            grad_clip=self.config.grad_clip,
         )
-        self.ema = MovingAverage(stage.model, config.ema_decay) if config.ema_decay else None
+        decay = self.config.ema_decay
+        self.ema = MovingAverage(stage.model, decay) if decay else None
         self.at = Position()
         # Of this epoch's losses over clips: this process's, or all, once the main one has them.
         self.sums: dict[str, float] = {}
         self.clips = 0
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Line] = []
         self.signals = Signals()
+        if session.resumed:
+            self._restore(session.resumed)
 
     # --- state ------------------------------------------------------------------------------
 
@@ -127,7 +114,7 @@ class Fit:
             "scaler": self.stepper.scaler.state_dict(),
             "ema": self.ema.weights if self.ema else None,
             "random": random_states(),
-            "seed": self.seed,
+            "seed": self.session.seed,
             "wandb_id": self.run.wandb_id,
         }
 
@@ -148,7 +135,7 @@ class Fit:
         save_checkpoint(path, {**weights, "training": self.training_state()})
         return path
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint's training state (its weights are loaded already)."""
         state = checkpoint.training
         if checkpoint.released:
@@ -228,9 +215,9 @@ class Fit:
         bar = progress_bar(
             range(self.at.step, len(self.loader)),
             f"epoch {epoch + 1}/{self.config.epochs}",
-            len(self.loader),
-            self.at.step,
-            off=not self.processes.is_main,
+            self.processes,
+            total=len(self.loader),
+            first=self.at.step,
         )
         batches = self.loader.batches(epoch, self.at.step)
         waited, saved = 0.0, time.monotonic()
@@ -241,9 +228,7 @@ class Fit:
                 waited += time.monotonic() - asked
                 self._step(batch)
                 bar.set_postfix_str(f"loss {self._mean('total'):.4f}", refresh=False)
-                is_due = self.save_every and time.monotonic() - saved > 60 * self.save_every
-                wish = STOP if self.signals.received else SAVE if is_due else GO_ON
-                wish = self.processes.max(wish, self.device)  # all do the same after the same step
+                wish = self.processes.max(self._wish(saved), self.session.device)
                 if wish > GO_ON:
                     self._gather_sums()
                 if wish == STOP:
@@ -254,16 +239,23 @@ class Fit:
         self._gather_sums()  # here, where all processes meet: a stopped evaluation only saves
         return waited
 
+    def _wish(self, saved: float) -> int:
+        """What this process wants after a step; saved: when the last checkpoint was."""
+        every = self.session.options.save_every
+        is_due = every is not None and time.monotonic() - saved > 60 * every
+        return STOP if self.signals.received else SAVE if is_due else GO_ON
+
     def _gather_sums(self) -> None:
         """The main process takes over all sums of the losses; the others begin at 0."""
-        names = sorted(self.processes.tell(list(self.sums)))
-        sums = [self.sums.get(name, 0.0) for name in names]
-        total = torch.tensor([*sums, float(self.clips)], dtype=torch.float64).to(self.device)
-        *values, clips = self.processes.sum(total).tolist()
-        if self.processes.is_main:
-            self.sums, self.clips = dict(zip(names, values, strict=True)), round(clips)
-        else:
-            self.sums, self.clips = {}, 0
+        parts = self.processes.gather((self.sums, self.clips))
+        self.sums, self.clips = {}, 0
+        for sums, clips in parts:
+            self._add_sums(sums, clips)
+
+    def _add_sums(self, sums: Mapping[str, float], clips: int) -> None:
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.clips += clips
 
     @property
     def learning_rate(self) -> float:
@@ -272,7 +264,7 @@ class Fit:
     def _mean(self, name: str) -> float:
         return self.sums.get(name, 0.0) / max(1, self.clips)
 
-    def _step(self, batch: Any) -> None:
+    def _step(self, batch: SharedBatch) -> None:
         try:
             sums = self.stepper(batch)
         except BadNumber as error:
@@ -283,9 +275,7 @@ class Fit:
             ) from error
         if self.ema:
             self.ema.update(self.stage.model)
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.clips += len(batch.clips)
+        self._add_sums(sums, len(batch.clips))
         self.at.step += 1
 
     def _evaluate(self) -> dict[str, float]:
@@ -297,37 +287,31 @@ class Fit:
         return scores
 
     def _report(self, model: nn.Module) -> StageReport:
-        off = not self.processes.is_main
-        report = self.stage.evaluate(
+        return self.stage.evaluate(
             model,
-            lambda items: self.signals.watch(progress_bar(items, "evaluating", off=off)),
+            lambda clips: self.signals.watch(progress_bar(clips, "evaluating", self.processes)),
             self.processes,
         )
-        return self.processes.tell(report)
 
     def _finish_epoch(self, scores: dict[str, float], began: float, waited: float) -> None:
-        losses = self.processes.tell({f"train/{name}": self._mean(name) for name in self.sums})
+        losses = self.processes.from_main(
+            lambda: {f"train/{name}": self._mean(name) for name in self.sums}
+        )
         line = {"epoch": self.at.epoch + 1, "lr": self.learning_rate, **losses, **scores}
         metric = self.stage.metric
-        score, ema_score = scores[f"test/{metric}"], scores.get(f"ema/{metric}")
-        is_best = self._is_better(score, self.at.best)
-        is_best_ema = ema_score is not None and self._is_better(ema_score, self.at.best_ema)
-        self.at = Position(
-            self.at.epoch + 1,
-            0,
-            score if is_best else self.at.best,
-            ema_score if is_best_ema else self.at.best_ema,
-        )
-        line |= {f"best/{metric}": self.at.best}
-        if self.ema:
-            line |= {f"best/ema_{metric}": self.at.best_ema}
-        self.history.append(line)
-        self.sums, self.clips = {}, 0
+        best, is_best = self._best(scores[f"test/{metric}"], self.at.best)
+        self.at = Position(self.at.epoch + 1, 0, best, self.at.best_ema)
+        line[f"best/{metric}"] = best
         # Best before latest: killed in between, the epoch is done again, with the same best.
         if is_best:
-            self._save_best(BEST, self.stage.model, score)
-        if self.ema and is_best_ema:
-            self._save_best(BEST_EMA, self.ema.model, ema_score)
+            self._save_best(BEST, self.stage.model, best)
+        if self.ema:
+            best, is_best_ema = self._best(scores[f"ema/{metric}"], self.at.best_ema)
+            self.at.best_ema = line[f"best/ema_{metric}"] = best
+            if is_best_ema:
+                self._save_best(BEST_EMA, self.ema.model, best)
+        self.history.append(line)
+        self.sums, self.clips = {}, 0
         self.save_latest()
         self.run.record(self.history)
         seconds = time.monotonic() - began
@@ -345,7 +329,9 @@ class Fit:
         save_checkpoint(self.run.folder / name, self.contents(model, score))
         self.run.keep(self.run.folder / name, self.at.epoch, score)
 
-    def _is_better(self, score: float, best: float | None) -> bool:
+    def _best(self, score: float, best: float | None) -> tuple[float, bool]:
+        """The better one of a new score and the best so far, and whether it is the new one."""
         if best is None or math.isnan(best):
-            return True
-        return score > best if self.stage.higher_is_better else score < best
+            return score, True
+        is_new = score > best if self.stage.higher_is_better else score < best
+        return (score if is_new else best), is_new

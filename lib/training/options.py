@@ -1,8 +1,8 @@
-"""The flags shared by train.py, train_firststage.py and train_twostage.py."""
+"""The flags of train.py, train_firststage.py and train_twostage.py."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from lib.checkpoint import DEFAULT_STAGE1
 from lib.cli import CommandParser, log_to_stdout
@@ -11,13 +11,47 @@ from lib.numbers import whole_number
 from lib.training.step import PRECISIONS
 
 
+@dataclass(kw_only=True)
+class Options:
+    """A command line, flag by flag; `command`: as it was typed, script first."""
+
+    config: str | None = None
+    set: list[str] = field(default_factory=list)
+    checkpoint: str | None = None
+    checkpoint_file: str | None = None
+    new_checkpoint: str = ""  # only an evaluation has none
+    stage1_checkpoint: str | None = None
+    resume: bool = False
+    eval_only: bool = False
+    report: str | None = None
+    seed: int | None = None
+    device: str = "auto"
+    scan_backend: str | None = None
+    precision: str = "fp32"
+    compile: bool = False
+    save_every: float | None = None  # minutes
+    num_cpus: int = 1
+    use_log: bool = False
+    use_tensorboard: bool = False
+    use_wandb: bool = False
+    wandb_name: str | None = None
+    wandb_run_id: str | None = None
+    wandb_artifacts: bool = False
+    command: list[str] = field(default_factory=list)
+
+
 def parse_options(
-    description: str, output: str | None, config: str | None, backends: Sequence[str]
-) -> argparse.Namespace:
+    argv: Sequence[str] | None,
+    description: str,
+    backends: Sequence[str],
+    *,
+    output: str | None = None,
+    config: str | None = None,
+) -> Options:
     """The command line, checked as far as it can be without files.
 
-    output, config: the defaults of --new-checkpoint and --config; backends: of the selective scan.
-    Raises UserError.
+    argv: None for that of this process. backends: of the selective scan; output, config: the
+    defaults of --new-checkpoint and --config. Raises UserError.
     """
     parser = CommandParser(description=description)
     add = parser.add_argument
@@ -44,6 +78,7 @@ def parse_options(
     add(
         "--new-checkpoint",
         metavar="DIR",
+        default="",
         help=f"folder this run writes to ({output or 'required'})",
     )
     add(
@@ -59,7 +94,7 @@ def parse_options(
     add(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
     )
-    add("--scan-backend", default=None, choices=backends, help="how the scan is computed (auto)")
+    add("--scan-backend", choices=backends, help="how the scan is computed (auto)")
     add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
     add("--compile", action="store_true", help="torch.compile the model for training")
     add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
@@ -75,16 +110,16 @@ def parse_options(
     add("--wandb-name", metavar="NAME", help="the run's name there")
     add("--wandb-run-id", metavar="ID", help="the run's id there")
     add("--wandb-artifacts", action="store_true", help="upload each new best checkpoint there")
-    options = parser.parse_args()
-    options.command = sys.argv
-    if options.new_checkpoint is None:
-        options.new_checkpoint = options.checkpoint if options.resume else output
+    typed = sys.argv[1:] if argv is None else list(argv)
+    options = Options(**vars(parser.parse_args(typed)), command=[sys.argv[0], *typed])
+    if not options.new_checkpoint:
+        options.new_checkpoint = (options.checkpoint if options.resume else output) or ""
     _check(options)
     log_to_stdout()
     return options
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: Options) -> None:
     for flag, name in ((options.eval_only, "--eval-only"), (options.resume, "--resume")):
         if flag and not options.checkpoint:
             raise UserError(f"{name} needs --checkpoint DIR, the folder with the checkpoint")

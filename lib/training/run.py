@@ -1,4 +1,4 @@
-"""A run's folder: what is needed to repeat it, its log, history and curves, optional trackers."""
+"""A run's folder: what is needed to repeat it, its log, history and curves."""
 
 import json
 import logging
@@ -19,7 +19,8 @@ from lib.cli import logger
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, write_atomic, write_json
 from lib.locks import try_lock
-from lib.training.curves import draw_curves
+from lib.training.curves import Line, draw_curves
+from lib.training.trackers import TensorBoard, Tracker, Wandb
 
 CONFIG, RUN, HISTORY, CURVES = "config.yaml", "run.json", "history.jsonl", "curves.png"
 
@@ -54,7 +55,7 @@ class SilentRun:
         self.folder = Path(folder)
 
     def log(self, line: str) -> None: ...
-    def record(self, history: list[dict[str, Any]]) -> None: ...
+    def record(self, history: list[Line]) -> None: ...
     def keep(self, checkpoint: Path, epoch: int, score: float) -> None: ...
     def close(self) -> None: ...
 
@@ -94,13 +95,22 @@ class Run:
         self._add_session(command, seed)
         if use_log:
             self._log_to_file()
-        self.wandb_id, self._uploads = wandb_id, wandb_artifacts
-        self._wandb = self._tensorboard = None
-        self._tracked: set[int] | None = None  # epochs that the trackers have
+        self.wandb_id = wandb_id
+        self._tracked: set[float] | None = None  # epochs that the trackers have
+        self._trackers: list[Tracker] = []
         if use_tensorboard:
-            self._start_tensorboard()
+            self._trackers.append(TensorBoard(self.folder / "tensorboard"))
         if use_wandb:
-            self._start_wandb(wandb_name, config, is_resumed)
+            wandb = Wandb(
+                self.folder,
+                config,
+                name=wandb_name,
+                id=wandb_id,
+                is_resumed=is_resumed,
+                uploads=wandb_artifacts,
+            )
+            self.wandb_id = wandb.id
+            self._trackers.append(wandb)
 
     def _take_folder(self) -> FileLock:
         try:
@@ -142,51 +152,17 @@ class Run:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
 
-    def _start_tensorboard(self) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "--use-tensorboard: tensorboard is not installed; pip install tensorboard, or leave"
-                " the flag out"
-            ) from error
-        self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
-
-    def _start_wandb(self, name: str | None, config: dict[str, Any], is_resumed: bool) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "--use-wandb: wandb is not installed; pip install wandb, or leave the flag out"
-            ) from error
-        resume = "allow" if is_resumed else None
-        try:
-            self._wandb = wandb.init(
-                project="mdtf",
-                id=self.wandb_id,
-                name=name,
-                config=config,
-                resume=resume,
-                dir=self.folder,
-            )
-        except Exception as error:  # no network, no key: wandb raises its own classes
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"--use-wandb: wandb did not start ({reason}); log in with 'wandb login',"
-                " or set WANDB_MODE=offline"
-            ) from error
-        self.wandb_id = self._wandb.id
-
     def log(self, line: str) -> None:
         logger.info(line)
 
-    def record(self, history: list[dict[str, Any]]) -> None:
+    def record(self, history: list[Line]) -> None:
         """Write the whole history, one JSON line an epoch; the trackers get the lines they lack."""
         if self._tracked is None:
             self._tracked = self._recorded_epochs()
         for line in history:
             if line["epoch"] not in self._tracked:
-                self._track(line)
+                for tracker in self._trackers:
+                    tracker.track(line)
                 self._tracked.add(line["epoch"])
         # After the trackers: what stands in the file has been tracked, also if the run is killed.
         with write_atomic(self.folder / HISTORY, "w") as file:
@@ -194,7 +170,7 @@ class Run:
         if history:
             draw_curves(self.folder / CURVES, history)
 
-    def _recorded_epochs(self) -> set[int]:
+    def _recorded_epochs(self) -> set[float]:
         """Those in the history file that an earlier start of this run has left."""
         try:
             lines = (self.folder / HISTORY).read_text(encoding="utf-8").splitlines()
@@ -202,32 +178,12 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             return set()
 
-    def _track(self, line: dict[str, Any]) -> None:
-        if self._wandb is not None:
-            self._wandb.log(line, step=line["epoch"])
-        if self._tensorboard is not None:
-            for name, value in line.items():
-                if name != "epoch":
-                    self._tensorboard.add_scalar(name, value, line["epoch"])
-            self._tensorboard.flush()
-
     def keep(self, checkpoint: Path, epoch: int, score: float) -> None:
-        """Upload a new best checkpoint, where this was asked for."""
-        if self._wandb is None or not self._uploads:
-            return
-        import wandb
-
-        artifact = wandb.Artifact(
-            f"{self.wandb_id}-{checkpoint.name.partition('.')[0]}",
-            type="model",
-            metadata={"epoch": epoch, "score": score},
-        )
-        artifact.add_file(str(checkpoint))
-        self._wandb.log_artifact(artifact)
+        """Tell of a new best checkpoint."""
+        for tracker in self._trackers:
+            tracker.keep(checkpoint, epoch, score)
 
     def close(self) -> None:
-        if self._wandb is not None:
-            self._wandb.finish()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        for tracker in self._trackers:
+            tracker.close()
         self._lock.release()

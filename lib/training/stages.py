@@ -1,7 +1,7 @@
-"""What differs between the two stages: a loss and a score. Everything else is in `trainer`."""
+"""What differs between the two stages: a loss and a score. Everything else is in `fit`."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import metrics
+from lib.arrays import Ints
+from lib.batch import Batch, Clips
 from lib.config import Config
 from lib.errors import UserError
 from lib.evaluation.frames import TestFrames
@@ -18,17 +20,11 @@ from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
 from lib.processes import Processes
 from lib.random_state import separate_random_states
+from lib.released import State
 from lib.skeleton import Skeleton
 
-Progress = Callable[[Iterable], Iterable]
+Progress = Callable[[Iterable[int]], Iterable[int]]
 ALONE = Processes()
-
-
-class Clips(Protocol):
-    """Test clips by number; data.clips.ClipDataset is one."""
-
-    def __len__(self) -> int: ...
-    def __getitems__(self, clips: list[int]) -> Any: ...
 
 
 class StageReport(Protocol):
@@ -50,13 +46,13 @@ class Stage(Protocol):
     metric: str  # the key of evaluate() that picks the best epoch
     higher_is_better: bool
 
-    def losses(self, batch: Any) -> dict[str, Tensor]: ...  # scalars; "total" is minimised
+    def losses(self, batch: Batch) -> dict[str, Tensor]: ...  # scalars; "total" is minimised
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
-    ) -> StageReport | None:
-        """model: `self.model` or one like it. None except on the main process."""
+    ) -> StageReport:
+        """model: `self.model` or one like it; progress: wraps the loop over batches of clips."""
 
-    def weights(self, model: nn.Module) -> dict[str, Any]: ...  # what a checkpoint holds of it
+    def weights(self, model: nn.Module) -> dict[str, State]: ...  # what a checkpoint holds of it
 
 
 class BoneStage:
@@ -65,13 +61,18 @@ class BoneStage:
     metric, higher_is_better = "accuracy", True
 
     def __init__(
-        self, model: nn.Module, skeleton: Skeleton, test: Clips, batch_size: int, device: Any
+        self,
+        model: nn.Module,
+        skeleton: Skeleton,
+        test: Clips,
+        batch_size: int,
+        device: torch.device | str,
     ) -> None:
         self.model = self.train_model = model
         self.skeleton, self.test = skeleton, test
         self.batch_size, self.device = batch_size, torch.device(device)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.train_model(batch.pose_2d).float()
         labels = polar_bins(batch.pose_3d, self.skeleton)
         return {"total": F.cross_entropy(logits.flatten(0, 2), labels.flatten())}
@@ -79,7 +80,7 @@ class BoneStage:
     @torch.inference_mode()
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
-    ) -> "BinReport | None":
+    ) -> "BinReport":
         model.eval()
         confusion = np.zeros((NUM_BINS, NUM_BINS), np.int64)
         bones = list(self.skeleton.bone_children)
@@ -101,19 +102,20 @@ class BoneStage:
             )
             frames += batch.pose_2d.shape[0] * batch.pose_2d.shape[1]
         parts = processes.gather((confusion, frames))
-        if not parts:
-            return None
-        confusions, counts = zip(*parts, strict=True)
-        return BinReport(sum(confusions), sum(counts))
+        return processes.from_main(
+            lambda: BinReport(
+                np.sum([counts for counts, _ in parts], axis=0), sum(count for _, count in parts)
+            )
+        )
 
-    def weights(self, model: nn.Module) -> dict[str, Any]:
+    def weights(self, model: nn.Module) -> dict[str, State]:
         return {"model": model.state_dict()}
 
 
 class BinReport:
     """How well the bins are predicted, over the bones (and, as released, with the root slot)."""
 
-    def __init__(self, confusion: np.ndarray, frames: int) -> None:
+    def __init__(self, confusion: Ints, frames: int) -> None:
         """confusion: (bins, bins) counts over the bones of `frames` frames."""
         self.confusion, self.frames = confusion, frames
 
@@ -165,10 +167,10 @@ class LiftingStage:
         config: Config,
         skeleton: Skeleton,
         test: Clips,
-        clip_frames: np.ndarray,
+        clip_frames: Ints,
         test_frames: TestFrames,
         protocol: Evaluate,
-        device: Any,
+        device: torch.device | str,
         seed: int = 0,
     ) -> None:
         """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips; protocol: how the
@@ -181,14 +183,14 @@ class LiftingStage:
         self.test, self.clip_frames, self.test_frames = test, clip_frames, test_frames
         self.protocol, self.device, self.seed = protocol, torch.device(device), seed
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         target = training_target(batch.pose_3d, self.skeleton.root, self.config.root_rel)
         pred = self.train_model(batch.pose_2d).float()
         return lifting_losses(pred, target, self.skeleton, self.config.loss_weights)
 
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
-    ) -> Report | None:
+    ) -> Report:
         model.eval()
         clips = self.test.__getitems__(list(range(*processes.share(len(self.test))))).pose_2d
         # The same numbers at every evaluation of the same weights, and a training that goes on as
@@ -204,19 +206,16 @@ class LiftingStage:
                 progress=progress,
             )
         parts = processes.gather(poses)
-        if not parts:
-            return None
-        poses = np.concatenate(parts)
-        return self.protocol(
-            poses,
-            self.clip_frames,
-            self.test_frames,
-            self.skeleton,
-            root_rel=self.config.root_rel,
+        return processes.from_main(
+            lambda: self.protocol(
+                np.concatenate(parts),
+                self.clip_frames,
+                self.test_frames,
+                self.skeleton,
+                root_rel=self.config.root_rel,
+            )
         )
 
-    def weights(self, model: nn.Module) -> dict[str, Any]:
-        weights = {"model": model.lifter.state_dict()}
-        if model.bone_aware is not None:
-            weights["bone_aware"] = model.bone_aware.state_dict()
-        return weights
+    def weights(self, model: nn.Module) -> dict[str, State]:
+        names = {"lifter": "model", "bone_aware": "bone_aware"}
+        return {names[name]: child.state_dict() for name, child in model.named_children()}

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lib.batch import Batch, SharedBatch
 from lib.errors import UserError
-from lib.processes import Processes, batch_share
+from lib.processes import Processes
+from lib.random_state import batch_share, random_states, set_random_states
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_LOSS_SCALE = 1.0  # of fp16: a gradient that overflows below it is not the scale's fault
@@ -26,7 +27,7 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        losses: Callable[[Any], dict[str, Tensor]],
+        losses: Callable[[Batch], dict[str, Tensor]],
         optimizer: torch.optim.Optimizer,
         *,
         device: torch.device,
@@ -42,21 +43,18 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, batch: Any) -> dict[str, float]:
+    def __call__(self, batch: SharedBatch) -> dict[str, float]:
         """One step on this process's share of a batch.
 
         Returns each loss summed over its clips. Raises BadNumber before anything is changed.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        random_state = torch.get_rng_state()
-        cuda_state = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        before = random_states()
         sums: dict[str, float] = {}
         done = 0
         for number, (start, end) in enumerate(batch.shares):
             if number:  # each part takes its rows from the same masks of the whole batch
-                torch.set_rng_state(random_state)
-                if cuda_state is not None:
-                    torch.cuda.set_rng_state(cuda_state)
+                set_random_states(before)
             count = end - start
             part = batch.part(done, done + count)
             done += count
@@ -73,11 +71,14 @@ class Stepper:
         self._update()
         return sums
 
-    def _hold_gradients(self, hold: bool) -> Any:
-        is_parallel = isinstance(self.model, DistributedDataParallel)
-        return self.model.no_sync() if hold and is_parallel else nullcontext()
+    def _hold_gradients(self, hold: bool) -> AbstractContextManager[None]:
+        """With hold, the processes do not exchange gradients yet."""
+        if hold and isinstance(self.model, DistributedDataParallel):
+            held: AbstractContextManager[None] = self.model.no_sync()
+            return held
+        return nullcontext()
 
-    def _forward(self, part: Any) -> dict[str, Tensor]:
+    def _forward(self, part: Batch) -> dict[str, Tensor]:
         part = part.to(self.device)
         reduced = self.autocast_dtype != torch.float32
         with torch.autocast(self.device.type, self.autocast_dtype, enabled=reduced):
