@@ -1,7 +1,7 @@
 """The processes of one run, as `torchrun` starts them: who this one is, and how they meet."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,11 +51,14 @@ class Processes:
         shares = [self.share(b - a) for a, b in pairs]
         return [(a + start, a + end) for (a, _), (start, end) in zip(pairs, shares, strict=True)]
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
-        if self.are_several:
-            dist.all_reduce(values)
-        return values
+    def sum_all(self, tensors: Sequence[Tensor]) -> None:
+        """Sum each tensor over all processes, in place and in one exchange; all of one dtype."""
+        if not self.are_several:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def max(self, number: int, device: torch.device) -> int:
         """The largest of the processes' numbers, on every process."""

@@ -161,7 +161,7 @@ def test_a_model_with_a_nan_is_neither_trained_nor_evaluated():
     config = load_config("configs/quickstart/tiny.yaml")
     stage = LiftingStage(model, config, H36M, clip, None, None, None, cpu)
     optimizer = torch.optim.SGD(model.lifter.parameters(), 0.1)
-    step = Stepper(model, stage.losses, optimizer, device=cpu, processes=Processes())
+    step = Stepper(stage.losses, optimizer, device=cpu, processes=Processes())
     for name in with_one_spoilt(model, NAN):
         poses = predict(model.eval(), clip.pose_2d, H36M, flip=False)
         assert not np.isfinite(poses).all(), name

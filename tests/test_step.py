@@ -40,10 +40,8 @@ class Numbers:
 
 def stepper(losses, weights: list[float], **settings) -> tuple[Stepper, nn.Parameter]:
     """Gradient descent of rate 1 on a few weights; losses: (weights, values) -> scalar."""
-    model = nn.ParameterList([torch.tensor(weights)])
-    (parameter,) = model
+    parameter = nn.Parameter(torch.tensor(weights))
     return Stepper(
-        model,
         lambda batch: {"total": losses(parameter, batch.values)},
         torch.optim.SGD([parameter], lr=1.0),
         device=torch.device("cpu"),

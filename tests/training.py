@@ -86,6 +86,7 @@ def fork_train(*arguments, before: Callable[[], object] | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
         if before:
             before()
+        signal.alarm(300)  # a training that hangs fails its test
         status = run_train(*arguments)[0]
     finally:
         os._exit(status)

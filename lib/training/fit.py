@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from lib.batch import SharedBatch
 from lib.checkpoint import BEST, BEST_EMA, FORMAT, LATEST, PREVIOUS, Checkpoint, save_checkpoint
@@ -67,10 +66,7 @@ class Fit:
             self.config.weight_decay,
             self.config.decay_all,
         )
-        if self.processes.are_several:
-            stage.train_model = DistributedDataParallel(stage.train_model, broadcast_buffers=False)
         self.stepper = Stepper(
-            stage.train_model,
             stage.losses,
             self.optimizer,
             device=session.device,

@@ -2,11 +2,9 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from lib.batch import Batch, SharedBatch
 from lib.errors import UserError
@@ -26,7 +24,6 @@ class Stepper:
 
     def __init__(
         self,
-        model: nn.Module,
         losses: Callable[[Batch], dict[str, Tensor]],
         optimizer: torch.optim.Optimizer,
         *,
@@ -35,8 +32,9 @@ class Stepper:
         precision: str = "fp32",
         grad_clip: float = 0.0,
     ) -> None:
-        """model: what `losses` calls; grad_clip: the largest gradient norm, 0 for none."""
-        self.model, self.losses, self.optimizer = model, losses, optimizer
+        """losses: scalars, of which "total" is minimised; grad_clip: the largest gradient norm, 0
+        for none."""
+        self.losses, self.optimizer = losses, optimizer
         self.device, self.processes = device, processes
         self.grad_clip = grad_clip
         self.autocast_dtype = PRECISIONS[precision]
@@ -58,25 +56,16 @@ class Stepper:
             count = end - start
             part = batch.part(done, done + count)
             done += count
-            is_last = number == len(batch.shares) - 1
-            with self._hold_gradients(not is_last), batch_share(start, count, batch.total):
+            with batch_share(start, count, batch.total):
                 losses = self._forward(part)
-                # Gradients are averaged over the processes: so weigh each by its number of clips.
-                weight = count * self.processes.world / batch.total
-                self.scaler.scale(losses["total"] * weight).backward()
+                # Losses are means over the part's clips; the gradient is that of the mean over all.
+                self.scaler.scale(losses["total"] * (count / batch.total)).backward()
             for name, value in losses.items():
                 # A share without clips has no mean, but its names are those of the others.
                 mean = value.item() if count else 0.0
                 sums[name] = sums.get(name, 0.0) + mean * count
         self._update()
         return sums
-
-    def _hold_gradients(self, hold: bool) -> AbstractContextManager[None]:
-        """With hold, the processes do not exchange gradients yet."""
-        if hold and isinstance(self.model, DistributedDataParallel):
-            held: AbstractContextManager[None] = self.model.no_sync()
-            return held
-        return nullcontext()
 
     def _forward(self, part: Batch) -> dict[str, Tensor]:
         part = part.to(self.device)
@@ -88,8 +77,9 @@ class Stepper:
         return losses
 
     def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.processes.sum_all(gradients)
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
         # fp16's scaler expects infinities, skips such steps and halves its scale.
         may_skip = self.scaler.is_enabled() and self.scaler.get_scale() >= MIN_LOSS_SCALE
