@@ -82,8 +82,6 @@ class JoinedClips:
         return poses
 
 
-
-
 class ClipDataset(Dataset):
     """Clips as tensors: x, y in normalised screen coordinates with confidence, and the label.
 
