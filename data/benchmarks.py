@@ -30,27 +30,23 @@ Units = Callable[[Sequences], tuple[Floats, Floats]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set, how it is cut into clips of T frames, and how predictions for it are scored.
+    """A data set, how it is cut into clips of T frames, and how predictions for it are scored."""
 
-    name: of the config key `dataset`. source: the file's usual name, which `read(path, splits)`
-    gives as (split, sequences), one split after the other; the test split has a ground truth.
-    door: the script that slices it. prefix: its clips lie in `prefix-T`. units(sequences): what
-    the network sees, (N, J, 3) with confidence, and what it learns, (N, J, 3), in normalised
-    units; the root of the latter is the skeleton's. train_windows, test_windows(sequences, T):
-    (clips, T) frame ids. evaluate: its protocol. projects: whether the learnt x and y are those
-    on the screen, so that `use_proj_as_2d` can show them.
-    """
-
-    name: str
+    name: str  # of the config key `dataset`
     skeleton: Skeleton
-    source: str
+    source: str  # the usual name of the file that `read` reads
+    # (path, splits) -> (split, its sequences) for each; the test split has a ground truth.
     read: Read
-    door: str
-    prefix: str
+    door: str  # the script that slices it, for messages
+    prefix: str  # its clips lie in the folder `prefix-T`
+    # Sequences -> what the network sees, (N, J, 3): x, y and confidence; and what it learns,
+    # (N, J, 3), in normalised units. Both float32.
     units: Units
+    # (sequences, T) -> (clips, T) frame ids.
     train_windows: Windows
     test_windows: Windows
-    evaluate: Evaluate
+    evaluate: Evaluate  # its protocol
+    # Whether x and y of what it learns are those on the screen, as `use_proj_as_2d` needs them.
     projects: bool
 
     def complete(self, config: Config) -> Config:

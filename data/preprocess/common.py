@@ -1,15 +1,34 @@
-"""What the commands that make a file in Human3.6M's format share."""
+"""What the commands share: those that slice a data set, and those that make a file of videos."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.benchmarks import Benchmark
 from data.sequences import Sequences, join
 from data.sources import h36m
 from data.views import CAMERAS
+from lib.cli import CommandParser
 from lib.errors import UserError
-from lib.files import PROJECT_ROOT
+from lib.files import PROJECT_ROOT, find_path
 from lib.numbers import whole_number
+
+
+def slice_command(benchmark: Benchmark, description: str, argv: Sequence[str] | None) -> int:
+    """The command that cuts a data set's videos into clips: file -> data_root/prefix-T."""
+    parser = CommandParser(description=description)
+    parser.add_argument(
+        "--n-frames", type=whole_number(1, 10_000), default=243, help="frames of a clip (243)"
+    )
+    parser.add_argument("--data-root", default="data/motion3d", help="folder of the file and clips")
+    parser.add_argument("--dt-file", default=benchmark.source, help="the file (%(default)s)")
+    options = parser.parse_args(argv)
+    root = find_path(options.data_root)
+    directory = root / f"{benchmark.prefix}-{options.n_frames}"
+    counts = benchmark.slice(root / options.dt_file, directory, options.n_frames)
+    clips = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    print(f"{directory}: {clips} clips of {options.n_frames} frames")
+    return 0
 
 
 def add_output_flags(parser: argparse.ArgumentParser, dt_file: str, num_cameras: int) -> None:
