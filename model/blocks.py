@@ -15,8 +15,8 @@ from model.ops import BlockWeights, Settings, residual_block
 from model.ops.operator import constant_result
 from model.plain import is_plain
 
-# Axes of a clip (B, T, J, C). Activations stay in this order in memory; a scan along the frames
-# steps over it with strides.
+# Axes of a clip (B, T, J, C). Activations keep this order in memory; a scan along the frames takes
+# strides.
 JOINTS, FRAMES = -2, -3
 
 
@@ -65,14 +65,14 @@ class MambaBlock(nn.Module):
         y, statistics = residual_block(
             x, self.weights(norm), settings, masks, batch_statistics=self.training
         )
-        if x.numel() or is_parallel():  # of no clips there is nothing to track
+        if x.numel() or is_parallel():  # a batch without clips has no statistics
             for graph, seen in zip(self.mixer.graphs, statistics, strict=True):
                 if graph is not None and seen is not None:
                     graph.conv.norm.track(seen)
         return y
 
     def _call_parts(self, x: Tensor, axis: int, norm: nn.Module | None) -> Tensor:
-        """The same by calling each part: hooks run, and other modules can be in their places."""
+        """The same, by calling each part: so hooks run, and replaced parts are used."""
         x = x + self._dropped(self.mixer(self.norm1(x), axis), axis)
         x = x + self._dropped(self.mlp(self.norm2(x)), axis)
         return x if norm is None else norm(x)
@@ -136,7 +136,7 @@ def weights_say_all(block: MambaBlock, norm: nn.Module | None) -> bool:
 
 
 def recompute_blocks(model: nn.Module, recompute: bool = True) -> None:
-    """Have every block keep its input only and compute the rest again in the backward.
+    """Have every block keep its input alone and compute the rest again in the backward pass.
 
     Results are the same; a training step takes about a third longer and a fraction of the memory.
     """

@@ -42,8 +42,8 @@ class GraphConv(nn.Module):
 class GraphInput(nn.Module):
     """What a GEM direction reads: LayerNorm, then the graph convolution over the joints.
 
-    The backward direction's is the same on the same joints: published weights of it, whose joints
-    are reversed, are turned round where their names are translated (lib/released.py).
+    Both directions have one, with the joints in the skeleton's order. Published weights of the
+    backward one have the joints reversed; lib/released.py turns them round.
     """
 
     def __init__(self, dim: int, adjacency: Tensor) -> None:
@@ -58,7 +58,7 @@ class GraphInput(nn.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether weights() and one eps say all."""
+        """Whether weights() and one eps alone decide what it computes."""
         conv = self.conv
         return (
             is_plain(self, GraphInput)

@@ -41,7 +41,7 @@ class ScanDirection(nn.Module):
         bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def weights(self) -> DirectionWeights:
-        """Raises ValueError where they do not say all, see model/plain.py."""
+        """Raises ValueError where a hook or another module would be ignored (model/plain.py)."""
         conv, x_proj, dt_proj = self.conv1d, self.x_proj, self.dt_proj
         check_read_only(self, ScanDirection, "a scan direction")
         check_read_only(conv, nn.Conv1d, "conv1d")
@@ -75,8 +75,8 @@ class BiMamba(nn.Module):
         adjacency: Tensor | None = None,
         backward_graph: bool = True,
     ) -> None:
-        """adjacency: (J, J), None for no graph convolution; backward_graph: also in the backward
-        direction (False is an ablation)."""
+        """adjacency: (J, J), None for no graph convolution; backward_graph: whether the backward
+        direction has one too (False is an ablation)."""
         super().__init__()
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
         self.forward_scan = ScanDirection(dim, d_state, d_conv)
@@ -96,7 +96,7 @@ class BiMamba(nn.Module):
         return 2 * self.out_proj.weight if self.sums else self.out_proj.weight
 
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
-        """axis: the one that is scanned. The memory of x stays in its order for any axis."""
+        """axis: the one that is scanned. Any axis leaves the order of x in memory as it is."""
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x_forward = x if self.forward_graph is None else self.forward_graph(x)
         x_backward = x if self.backward_graph is None else self.backward_graph(x)
@@ -113,12 +113,12 @@ class BiMamba(nn.Module):
 
     @property
     def graphs(self) -> tuple[GraphInput | None, GraphInput | None]:
-        """Of both directions."""
+        """The graph convolutions of the forward and of the backward direction."""
         return self.forward_graph, self.backward_graph
 
     @property
     def is_plain(self) -> bool:
-        """Whether its weights say all."""
+        """Whether its weights alone decide what it computes."""
         return (
             is_plain(self.in_proj, nn.Linear)
             and is_plain(self.out_proj, nn.Linear)

@@ -11,7 +11,7 @@ from model.ops import Statistics, joint_norm
 
 @contextmanager
 def statistics_seen_before(module: nn.Module) -> Iterator[None]:
-    """Inside, the forward of `module` is a repetition, which leaves running statistics alone."""
+    """Inside, a forward of `module` is a repetition and leaves the running statistics alone."""
     norms = [m for m in module.modules() if isinstance(m, JointNorm)]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
@@ -25,7 +25,7 @@ def statistics_seen_before(module: nn.Module) -> Iterator[None]:
 
 
 class JointNorm(nn.BatchNorm1d):
-    """nn.BatchNorm1d on (N, J, C), one statistic a joint; in training over all processes' rows."""
+    """nn.BatchNorm1d on (N, J, C), one statistic for each joint; in training over all processes."""
 
     running_mean: Tensor
     running_var: Tensor

@@ -1,5 +1,7 @@
-"""Whether a module is what its weights say: the kernels read weights, so what somebody hung onto a
-module or put in its place must be seen."""
+"""Whether the weights of a module alone decide what it computes.
+
+The kernels read weights, so a hook or a module in another's place must be noticed.
+"""
 
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
@@ -9,8 +11,8 @@ from torch.nn.utils import parametrize
 def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
     """Whether a call of the module computes what `kind` does with its weights, and nothing more.
 
-    Not if it is of another class, or has hooks or a forward of its own. A parametrized weight is
-    plain: who reads it, reads what the parametrization makes of it.
+    It does not if it is of another class, or has hooks or a forward of its own. A parametrized
+    weight is fine: reading it gives the parametrization's result.
     """
     if module is None:
         return False
@@ -27,7 +29,7 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
 
 
 def check_read_only(module: nn.Module, kind: type[nn.Module], name: str) -> None:
-    """Raise ValueError where a module that is never called, only read, is not plain."""
+    """Raise ValueError unless a module that is read, but never called, is plain."""
     if not is_plain(module, kind) and not _has_any_global_hook():
         raise ValueError(
             f"{name} has a hook, or is no {kind.__name__}: it is never called, the scan reads its"
