@@ -14,7 +14,7 @@ import numpy as np
 from data.clips import ClipDataset, adjacent_clips, overlapping_clips
 from data.sequences import SPLITS, Sequences, on_screen
 from data.sources import h36m
-from data.store import ArrayClips, ArrayWriter, Clips
+from data.store import ArrayClips, ArrayWriter, StoredClips
 from lib.arrays import Floats, Ints
 from lib.config import Config
 from lib.errors import UserError, did_you_mean
@@ -91,7 +91,7 @@ class Benchmark:
                 del sequences  # a split fills a third of the memory
         return counts
 
-    def test_frames(self, clips: Clips, path: Path) -> tuple[Ints, TestFrames]:
+    def test_frames(self, clips: StoredClips, path: Path) -> tuple[Ints, TestFrames]:
         """The (clips, T) frame ids of test clips, and what the protocol needs of the frames.
 
         A released clip folder keeps neither, so the file is read for them. It lacks the last

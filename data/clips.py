@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.sequences import Sequences
-from data.store import DOOR, Clips, open_clips, projected
+from data.store import DOOR, StoredClips, open_clips, projected
 from lib.arrays import Floats, Ints
 from lib.batch import Batch
 from lib.errors import UserError
@@ -51,7 +51,7 @@ def adjacent_clips(sequences: Sequences, frames: int) -> Ints:
 class JoinedClips:
     """The clips of several data sets, one after the other."""
 
-    def __init__(self, parts: Sequence[Clips]) -> None:
+    def __init__(self, parts: Sequence[StoredClips]) -> None:
         self.parts = parts
         self.where, self.n_frames = parts[0].where, parts[0].n_frames
         self.num_joints = parts[0].num_joints
@@ -83,10 +83,9 @@ class JoinedClips:
 
 
 class ClipDataset(Dataset):
-    """Clips as tensors: x, y in normalised screen coordinates with confidence, and the label.
+    """Clips as tensors: x and y on the normalised screen with confidence, and the label.
 
-    The label holds the position on the screen (x, y) and the root-relative depth; training and
-    labels subtract the root. Shapes (T, J, 3), float32.
+    The label is in the data set's unit; training subtracts its root. Shapes (T, J, 3), float32.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class ClipDataset(Dataset):
             )
             for folder in folders
         ]
-        self.source: Clips = parts[0] if len(parts) == 1 else JoinedClips(parts)
+        self.source: StoredClips = parts[0] if len(parts) == 1 else JoinedClips(parts)
         self.use_proj_as_2d, self._door = use_proj_as_2d, door
 
     def __len__(self) -> int:

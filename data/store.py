@@ -128,7 +128,7 @@ class ArrayWriter:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-class Clips(Protocol):
+class StoredClips(Protocol):
     """Clips of one length by number, wherever they lie."""
 
     where: Path
