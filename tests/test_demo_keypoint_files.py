@@ -101,7 +101,8 @@ def alphapose(keypoints: np.ndarray, name: str) -> list[dict]:
 def test_alphapose(tmp_path, name, layout):
     keypoints = people(40, layout.num_keypoints, number=2)
     path = tmp_path / "alphapose-results.json"
-    path.write_text(json.dumps(alphapose(keypoints, name)))
+    last_first = sorted(alphapose(keypoints, name), key=lambda one: one["image_id"], reverse=True)
+    path.write_text(json.dumps(last_first))
     file = follow(read_keypoints(str(path)))
     assert file.layout is layout and file.num_frames == 40
     for number in (1, 2):
