@@ -18,6 +18,7 @@ from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
 from lib.format_1 import turned_training
 from lib.released import (
+    Contents,
     State,
     is_released,
     trained_names,
@@ -44,10 +45,10 @@ class Checkpoint:
     stage: int
     model: State  # of BoneAwareModule (stage 1) or Lifter (stage 2)
     bone_aware: State | None  # stage 2: the stage-1 weights it was trained with, if it has them
-    config: dict[str, Any] | None  # None: a released file
+    config: Contents | None  # None: a released file
     epoch: int
     best: float | None
-    training: dict[str, Any] | None  # what --resume needs: optimizer, random states …
+    training: Contents | None  # what --resume needs: optimizer, random states …
     released: ReleasedRun | None  # the same, from a released file
 
     @property
@@ -86,7 +87,7 @@ def _numpy_scalars() -> list[Any]:
     return [*spellings, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Contents:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about foreign pickles
@@ -110,11 +111,11 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _state(path: Path, value: Any, what: str) -> State:
+def _state(path: Path, value: object, what: str) -> State:
     if (
         not isinstance(value, Mapping)
         or not value
@@ -239,7 +240,7 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
 # --- Writing --------------------------------------------------------------------------------
 
 
-def save_checkpoint(path: str | os.PathLike[str], contents: dict[str, Any]) -> None:
+def save_checkpoint(path: str | os.PathLike[str], contents: Contents) -> None:
     """torch.save, atomically: a crash leaves the old file or the new one at `path`, whole."""
     with write_atomic(path) as file:
         torch.save(contents, file)

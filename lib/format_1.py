@@ -1,17 +1,15 @@
 """What --resume needs, from a checkpoint of format 1: there the backward graph's BatchNorm has its
 joints in the order of its scan, also in the optimizer's moments and in the moving average."""
 
-from typing import Any
-
 from torch import Tensor
 
 from lib.parameters import groups_of
-from lib.released import State, trained_names, turned_round
+from lib.released import Contents, State, trained_names, turned_round
 
 
 def turned_training(
-    training: dict[str, Any] | None, model: State, config: dict[str, Any] | None
-) -> dict[str, Any] | None:
+    training: Contents | None, model: State, config: Contents | None
+) -> Contents | None:
     """With the joints in the skeleton's order; damaged states stay as they are, to be told later.
 
     model: its weights, as they are in the file.

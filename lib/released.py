@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 State = dict[str, Tensor]
+Contents = dict[str, Any]  # of a checkpoint file: who uses a value checks it
 Names = Iterator[tuple[str, str]]  # pairs (released name, our name)
 T = TypeVar("T")
 

@@ -5,14 +5,19 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lib.config import Config
 from lib.errors import UserError
-from lib.released import State, accuracy_without_root, in_released_order, translate_released
+from lib.released import (
+    Contents,
+    State,
+    accuracy_without_root,
+    in_released_order,
+    translate_released,
+)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
 
@@ -61,7 +66,7 @@ def released_run(
 
 def training_state(
     run: ReleasedRun, config: Config, optimizer: torch.optim.Optimizer, model: nn.Module
-) -> dict[str, Any]:
+) -> Contents:
     """What a resumed Fit needs, as our own checkpoints hold it, but for the random states.
 
     model: whose parameters `optimizer` has. Raises UserError where the run cannot be continued.
@@ -106,7 +111,7 @@ def _check_settings(run: ReleasedRun, config: Config) -> None:
 
 def _optimizer_state(
     run: ReleasedRun, optimizer: torch.optim.Optimizer, model: nn.Module
-) -> dict[str, Any]:
+) -> Contents:
     """The state of `optimizer`, which numbers parameters in our order, from the released one.
 
     The released optimizer numbers them in the order of the released model. The file's names are in

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from lib.config import Config, make_config
 from lib.errors import UserError
 from lib.files import refuse_same_file
 from lib.released import (
+    Contents,
     State,
     accuracy_with_root,
     released_names_of,
@@ -37,7 +37,7 @@ FIXED = {
 PREFIX = "module."  # the released code wraps its model in DataParallel wherever CUDA is there
 
 
-def released_contents(checkpoint: Checkpoint, prefix: str = PREFIX) -> dict[str, Any]:
+def released_contents(checkpoint: Checkpoint, prefix: str = PREFIX) -> Contents:
     """What torch.save writes for the released code; with the optimizer if the checkpoint has it.
 
     prefix: before every name. Raises UserError for a model that the released layout cannot hold.
@@ -48,7 +48,7 @@ def released_contents(checkpoint: Checkpoint, prefix: str = PREFIX) -> dict[str,
         best = math.inf if checkpoint.stage == 2 else 0.0
     elif checkpoint.stage == 1:
         best = accuracy_with_root(best)
-    contents: dict[str, Any] = {
+    contents: Contents = {
         "epoch": epoch,
         # The released code saves the rate of the epoch that has ended.
         "lr": config.learning_rate * config.lr_decay ** max(0, epoch - 1),
@@ -61,7 +61,7 @@ def released_contents(checkpoint: Checkpoint, prefix: str = PREFIX) -> dict[str,
     return contents
 
 
-def released_stage1(checkpoint: Checkpoint, prefix: str = PREFIX) -> dict[str, Any]:
+def released_stage1(checkpoint: Checkpoint, prefix: str = PREFIX) -> Contents:
     """The stage 1 that a stage-2 checkpoint carries, likewise: its weights alone."""
     if checkpoint.bone_aware is None:
         raise UserError(f"{checkpoint.path}: carries no stage-1 weights; leave out --stage1-output")
@@ -89,7 +89,7 @@ def _prefixed(state: State, path: Path, prefix: str) -> dict[str, Tensor]:
         raise UserError(f"{path}: the released model has no place for {error}") from error
 
 
-def _optimizer(checkpoint: Checkpoint, config: Config, learning_rate: float) -> dict[str, Any]:
+def _optimizer(checkpoint: Checkpoint, config: Config, learning_rate: float) -> Contents:
     """Our AdamW's state with its parameters numbered in the released order."""
     if not config.decay_all:
         raise UserError(
