@@ -28,8 +28,8 @@ class Batch:
 class SharedBatch(Batch):
     """This process's clips of a batch of `total`: those with the numbers in `shares` (start, end).
 
-    One share for each part that a step takes one after the other; several processes have as many
-    shares, some of them empty.
+    A step takes its parts one after the other, each with one share. All processes have equally many
+    shares; some may be empty.
     """
 
     shares: list[tuple[int, int]]

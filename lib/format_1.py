@@ -1,5 +1,8 @@
-"""What --resume needs, from a checkpoint of format 1: there the backward graph's BatchNorm has its
-joints in the order of its scan, also in the optimizer's moments and in the moving average."""
+"""Resuming from a checkpoint of format 1.
+
+There the backward graph's BatchNorm has its joints in the order of its scan; so have the
+optimizer's moments and the moving average.
+"""
 
 from torch import Tensor
 
@@ -10,9 +13,9 @@ from lib.released import Contents, State, trained_names, turned_round
 def turned_training(
     training: Contents | None, model: State, config: Contents | None
 ) -> Contents | None:
-    """With the joints in the skeleton's order; damaged states stay as they are, to be told later.
+    """The training state with the joints in the skeleton's order; model: the file's own weights.
 
-    model: its weights, as they are in the file.
+    A damaged state stays as it is: resuming tells the user.
     """
     if training is None:
         return None

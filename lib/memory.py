@@ -1,7 +1,7 @@
 """What glibc's allocator does with freed memory; elsewhere these functions do nothing.
 
-A training step frees and takes again the same gigabytes, and getting a page back from the system
-costs up to half of a step of Large.
+A training step frees the same gigabytes that the next one allocates, and getting pages back from
+the system costs up to half of a step of Large.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ _is_kept = False
 
 
 class _Heap(ctypes.Structure):
-    """mallinfo2."""
+    """The struct mallinfo2 of malloc.h."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -38,7 +38,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def keep_freed() -> None:
-    """From now on this process keeps the memory it frees, and takes it again without the system."""
+    """From now on, keep the memory that this process frees: do not return it to the system."""
     global _is_kept
     library = _glibc()
     if library is not None:
@@ -48,8 +48,10 @@ def keep_freed() -> None:
 
 
 def give_back_idle() -> None:
-    """After keep_freed(): give memory back to the system once more than IDLE_LIMIT lies idle (holes
-    that no request fits), and more than half of what is in use."""
+    """After keep_freed(): return idle memory (holes that no request fits) to the system.
+
+    It does so once more than IDLE_LIMIT lies idle, and more than half of what is in use.
+    """
     library = _glibc() if _is_kept else None
     if library is not None:
         heap = library.mallinfo2()

@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def groups_of(trained: Mapping[str, Tensor], decay_all: bool) -> tuple[list[str], list[str]]:
-    """The names of parameters that are decayed, and of those that are not, numbered on.
+    """The names of the parameters with weight decay, then of those without: numbered in this order.
 
-    decay_all: all are; else not what should not shrink: norms, biases, positional embeddings,
-    A_log and D.
+    decay_all: every parameter has it; else what should not shrink has none: norms, biases,
+    positional embeddings, A_log and D.
     """
     decayed = [name for name, p in trained.items() if decay_all or _shrinks(name, p)]
     return decayed, [name for name in trained if name not in set(decayed)]

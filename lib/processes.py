@@ -88,7 +88,7 @@ _joined = Processes()
 
 
 def is_parallel() -> bool:
-    """Whether this process is one of several; for modules, which nobody tells."""
+    """Whether this process is one of several: for modules, which have no Processes to ask."""
     return _joined.are_several
 
 
@@ -132,7 +132,7 @@ def _join(device: str) -> Processes:
 
 
 def _take_gpu(number: int) -> None:
-    """nccl moves what it is given, and Python objects, over the current GPU: one a process."""
+    """nccl sends tensors and Python objects over the current GPU, so each process has its own."""
     try:
         torch.cuda.set_device(number)
     except (RuntimeError, ValueError) as error:

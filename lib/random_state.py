@@ -57,7 +57,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 # --- A share of a batch ---------------------------------------------------------------------
 # Random masks are drawn for the whole batch and each share takes its rows, so the result does not
-# depend on into how many processes or parts a batch is split.
+# depend on how a batch is split into processes or parts.
 
 _share: tuple[int, int, int] | None = None
 

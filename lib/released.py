@@ -110,10 +110,10 @@ def without_prefix(values: Mapping[str, T]) -> dict[str, T]:
 
 
 def turned_round(values: Mapping[str, Tensor]) -> State:
-    """The backward graph's BatchNorm with its joints in the opposite order, all else as it is.
+    """The tensors, with the joints of the backward graph's BatchNorm in the opposite order.
 
-    Published weights have one parameter and statistic a joint in the order in which the backward
-    direction scans; ours are in the skeleton's. values: tensors under our names.
+    Published weights have these joints in the order in which the backward direction scans them,
+    ours in the skeleton's. values: tensors under our names.
     """
     return {
         name: value.flip(0) if ".backward_graph.conv.norm." in name and value.ndim else value
@@ -172,8 +172,10 @@ def _depth(names: Iterable[str], blocks: str) -> int:
 
 
 def trained_names(state: Iterable[str]) -> list[str]:
-    """The names of the trained tensors among those of a state dict, in the order of a model's
-    parameters: an optimizer numbers its states so."""
+    """The names of the trained tensors among those of a state dict.
+
+    They keep their order, which is that of the model's parameters: an optimizer numbers them so.
+    """
     return [name for name in state if not name.endswith(_BUFFERS)]
 
 

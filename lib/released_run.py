@@ -1,4 +1,4 @@
-"""Going on with a training of the released code: what its checkpoints hold beside the weights."""
+"""Resuming a run of the released code: what its checkpoints hold beside the weights."""
 
 import math
 import warnings
@@ -26,8 +26,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
 class ReleasedRun:
     """How far a run of the released code came.
 
-    optimizer: state_dict() of its AdamW; names: of the parameters, released, in its order;
-    lr: that of the last epoch (it is saved before it is multiplied with lr_decay).
+    optimizer: the state_dict() of its AdamW; names: the released names of the parameters, in the
+    file's order; lr: of the last epoch (it is saved before lr_decay is applied).
     """
 
     path: Path
@@ -67,7 +67,7 @@ def released_run(
 def training_state(
     run: ReleasedRun, config: Config, optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> Contents:
-    """What a resumed Fit needs, as our own checkpoints hold it, but for the random states.
+    """What a resumed Fit needs, as our own checkpoints hold it, except the random states.
 
     model: whose parameters `optimizer` has. Raises UserError where the run cannot be continued.
     """
