@@ -45,7 +45,7 @@ class ScanDirection(nn.Module):
         conv, x_proj, dt_proj = self.conv1d, self.x_proj, self.dt_proj
         check_read_only(self, ScanDirection, "a scan direction")
         check_read_only(conv, nn.Conv1d, "conv1d")
-        check_read_only(x_proj, nn.Linear, "x_proj")
+        check_read_only(x_proj, nn.Linear, "x_proj", bias=False)
         check_read_only(dt_proj, nn.Linear, "dt_proj")
         assert conv.bias is not None  # for the type
         return DirectionWeights(
@@ -120,8 +120,8 @@ class BiMamba(nn.Module):
     def is_plain(self) -> bool:
         """Whether its weights alone decide what it computes."""
         return (
-            is_plain(self.in_proj, nn.Linear)
-            and is_plain(self.out_proj, nn.Linear)
+            is_plain(self.in_proj, nn.Linear, bias=False)
+            and is_plain(self.out_proj, nn.Linear, bias=False)
             and all(graph is None or graph.is_plain for graph in self.graphs)
         )
 

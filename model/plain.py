@@ -8,30 +8,39 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize
 
 
-def is_plain(module: nn.Module | None, kind: type[nn.Module]) -> bool:
+def is_plain(module: nn.Module | None, kind: type[nn.Module], *, bias: bool = True) -> bool:
     """Whether a call of the module computes what `kind` does with its weights, and nothing more.
 
-    It does not if it is of another class, or has hooks or a forward of its own. A parametrized
-    weight is fine: reading it gives the parametrization's result.
+    It does not if it is of another class, has hooks or a forward of its own, or lacks its weight.
+    bias: whether a Linear, a convolution or a norm must have one, or must have none. A
+    parametrized weight is fine: reading it gives the parametrization's result.
     """
-    if module is None:
-        return False
+    return module is not None and _is_unchanged(module, kind, bias) and not _has_any_global_hook()
+
+
+def _is_unchanged(module: nn.Module, kind: type[nn.Module], bias: bool) -> bool:
     found = type(module)
     if found is not kind and not (parametrize.is_parametrized(module) and kind in found.__bases__):
         return False
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm):
+        if module.weight is None or (module.bias is not None) != bias:
+            return False
+        if isinstance(module, nn.Conv1d) and (module.stride != (1,) or module.dilation != (1,)):
+            return False
     return "forward" not in vars(module) and not (
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _has_any_global_hook()
     )
 
 
-def check_read_only(module: nn.Module, kind: type[nn.Module], name: str) -> None:
+def check_read_only(
+    module: nn.Module, kind: type[nn.Module], name: str, *, bias: bool = True
+) -> None:
     """Raise ValueError unless a module that is read, but never called, is plain."""
-    if not is_plain(module, kind) and not _has_any_global_hook():
+    if not _is_unchanged(module, kind, bias):
         raise ValueError(
-            f"{name} has a hook, or is no {kind.__name__}: it is never called, the scan reads its"
-            " weights only; hook or replace the mixer instead"
+            f"{name} has a hook, or is no {kind.__name__} with{'' if bias else 'out'} bias: it is"
+            " never called, the scan reads its weights only; hook or replace the mixer instead"
         )

@@ -15,6 +15,7 @@ from model.mdtf import MDTF
 from model.ops import backend as seam
 from model.ops import reference
 from model.ops.check import check
+from model.ops.weights import sizes_of, wrong_size
 
 ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
 
@@ -100,7 +101,8 @@ def block(adjacency=ADJACENCY):
     return made
 
 
-X = torch.rand(2, 3, 17, 16)
+C = 16
+X = torch.rand(2, 3, 17, C)
 CALLED = (
     "norm1",
     "mixer",
@@ -180,6 +182,54 @@ def test_identity_in_place_of_a_part_is_called():
         setattr(this, name, nn.Identity())
     expected = X + this.mixer(X)
     torch.testing.assert_close(this(X), expected + this.norm2(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("mixer.in_proj", nn.Linear(C, 2 * C)),
+        ("mixer.out_proj", nn.Linear(C, C)),
+        ("mlp.fc1", nn.Linear(C, 2 * C, bias=False)),
+        ("mlp.fc2", nn.Linear(2 * C, C, bias=False)),
+        ("norm1", nn.LayerNorm(C, eps=1e-6, bias=False)),
+        ("norm2", nn.LayerNorm(C, eps=1e-6, elementwise_affine=False)),
+        ("mixer.forward_graph.norm", nn.LayerNorm(C, bias=False)),
+        ("mixer.backward_graph.conv.own", nn.Linear(C, C, bias=False)),
+    ],
+)
+def test_another_bias_than_the_weights_can_say_is_respected(name, new):
+    """The kernels would leave out a bias that they do not know, or read one that is not there."""
+    this = block().eval()
+    parent, _, child = name.rpartition(".")
+    setattr(this.get_submodule(parent), child, new)
+    expected = X + this.mixer(this.norm1(X))
+    torch.testing.assert_close(this(X), expected + this.mlp(this.norm2(expected)))
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("x_proj", nn.Linear(C, 1 + 2 * 16)),
+        ("dt_proj", nn.Linear(1, C, bias=False)),
+        ("conv1d", nn.Conv1d(C, C, 4, groups=C, bias=False)),
+        ("conv1d", nn.Conv1d(C, C, 4, groups=C, dilation=2)),
+    ],
+)
+def test_a_scan_direction_refuses_what_its_weights_cannot_say(name, new):
+    this = block()
+    setattr(this.mixer.backward_scan, name, new)
+    with pytest.raises(ValueError, match=f"{name} has a hook, or is no"):
+        this(X)
+
+
+@pytest.mark.parametrize("name", ["fc1_bias", "backward.conv_bias", "last_bias"])
+def test_a_missing_weight_is_named(name):
+    this, norm = block(), nn.LayerNorm(C)
+    weights, (part, _, field) = this.weights(norm), name.partition(".")
+    inner = getattr(weights, part)
+    assert wrong_size(weights, sizes_of(weights), X) is None
+    missing = weights._replace(**{part: inner._replace(**{field: None}) if field else None})
+    assert wrong_size(missing, sizes_of(weights), X) == f"{name} is missing"
 
 
 @pytest.mark.parametrize("name", READ)

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.ops import check, cpu, resolve_backend
+from model.ops import check, resolve_backend
 from model.ops.cpu import abi, build
+from model.ops.cpu import backend as cpu
 from tests.scan_cases import (
     assert_close,
     inner_inputs,
@@ -266,7 +267,8 @@ def test_other_cpus_vectors_give_the_same(tmp_path, lanes, has_avx2):
     elif has_avx2:
         pytest.skip("no AVX2 here")
     code = """
-        from model.ops import check, cpu
+        from model.ops import check
+        from model.ops.cpu import backend as cpu
         cases = list(check.cases(cpu.Cpu(), length=21))
         print(cpu.abi.library().mdtf_lanes(), max(map(check.error, cases)))
         for value in (float("nan"), float("inf"), float("-inf")):

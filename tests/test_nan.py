@@ -20,7 +20,8 @@ from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
 from model.ops import backend as seam
-from model.ops import check, cpu, set_default_backend
+from model.ops import check, set_default_backend
+from model.ops.cpu import backend as cpu
 from model.ops.matmul import fast_matmul
 from tests.scan_cases import inner_inputs, results, run_inner
 

@@ -7,7 +7,8 @@ from lib.skeleton import H36M
 from model.blocks import FRAMES, JOINTS, MambaBlock, over_frames, over_joints, recompute_blocks
 from model.lifter import Lifter
 from model.ops import backend as seam
-from model.ops import cpu, set_default_backend
+from model.ops import set_default_backend
+from model.ops.cpu import backend as cpu
 
 needs_kernel = pytest.mark.skipif(cpu.unavailable() is not None, reason="no C kernel here")
 ADJACENCY = torch.from_numpy(H36M.adjacency()).float()

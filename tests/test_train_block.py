@@ -9,8 +9,9 @@ from torch import nn
 
 from lib.skeleton import H36M
 from model.blocks import FRAMES, JOINTS, MambaBlock
-from model.ops import Settings, cpu
+from model.ops import Settings
 from model.ops import backend as seam
+from model.ops.cpu import backend as cpu
 from model.ops.weights import LEAVES, BlockWeights, flat, unflat
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason="no C kernel here")

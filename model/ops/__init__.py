@@ -13,7 +13,7 @@ from model.ops.backend import (
     resolve_backend,
     set_default_backend,
 )
-from model.ops.cpu import Cpu
+from model.ops.cpu.backend import Cpu
 from model.ops.eager import Loop, Sequential
 from model.ops.statistics import GraphStatistics, Statistics, joint_norm
 from model.ops.upstream import Upstream

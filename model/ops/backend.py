@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+import model.ops.reference as reference
 from lib.errors import UserError, did_you_mean
-from model.ops import reference
 from model.ops.statistics import GraphStatistics
 from model.ops.weights import BlockWeights, DirectionWeights, Masks, Settings
 

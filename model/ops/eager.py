@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.ops import reference
+import model.ops.reference as reference
 from model.ops.backend import Backend
 from model.ops.weights import DirectionWeights
 

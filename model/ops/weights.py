@@ -97,17 +97,20 @@ class Part(NamedTuple):
     name: str
     structure: type[DirectionWeights] | type[GraphWeights] | None
     leaves: tuple[Leaf, ...]
+    is_optional: bool  # None stands for a part that a block does not have
 
 
 def _parts(kind: type[Weights]) -> Iterator[Part]:
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        structure = hint if isinstance(hint, type) else next(iter(get_args(hint)), None)
+        kind_or_union, *marks = get_args(hint) or (hint,)
+        structure = hint if isinstance(hint, type) else kind_or_union
         if structure in (DirectionWeights, GraphWeights):
             inside = (leaf._replace(name=f"{name}.{leaf.name}") for leaf in LEAVES[structure])
-            yield Part(name, structure, tuple(inside))
+            yield Part(name, structure, tuple(inside), type(None) in get_args(hint))
         else:
-            _, size, *marks = get_args(hint)
-            yield Part(name, None, (Leaf(name, size, FIXED not in marks),))
+            size, *marks = marks
+            leaf = Leaf(name, size, FIXED not in marks)
+            yield Part(name, None, (leaf,), type(None) in get_args(kind_or_union))
 
 
 # Of each of the classes above: its fields, and all its tensors in their order.
@@ -156,8 +159,23 @@ def sizes_of(weights: DirectionWeights | BlockWeights) -> Sizes:
     return sizes._replace(hidden=weights.fc1.shape[0], joints=joints)
 
 
+def _missing(weights: Weights) -> str | None:
+    """The first tensor that is None although its structure is there."""
+    for part, value in zip(PARTS[type(weights)], weights, strict=True):
+        if value is None and not part.is_optional:
+            return part.name
+        if isinstance(value, DirectionWeights | GraphWeights) and (name := _missing(value)):
+            return f"{part.name}.{name}"
+    if isinstance(weights, BlockWeights) and weights.last_weight is not None:
+        return "last_bias" if weights.last_bias is None else None
+    return None
+
+
 def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
-    """The first tensor that has not its size, or not the type and device of `like`; or None."""
+    """The first tensor that is missing, has not its size, or not the type and device of `like`."""
+    missing = _missing(weights)
+    if missing:
+        return f"{missing} is missing"
     for leaf, tensor in zip(LEAVES[type(weights)], flat(weights), strict=True):
         if tensor is None:
             continue
