@@ -1,13 +1,12 @@
 # make quickstart   everything once, on synthetic data: install, slice, train both stages, evaluate
 # make test         install, then the whole test suite; what needs Chromium, ffmpeg or the demo's
 #                   packages skips where they are missing (TEST_FLAGS=--no-skips: fails)
-# make lint         ruff's checks and its formatting
-# make types        mypy
+# make lint         ruff's checks, its formatting, mypy
 # make demo         the demo's packages into .venv
 # A second call reuses .venv; `make clean` removes it and what quickstart wrote.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: quickstart test lint types demo install clean
+.PHONY: quickstart test lint demo install clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -54,8 +53,6 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-
-types: $(VENV)/.installed-dev
 	$(RUN) -m mypy
 
 clean:
