@@ -524,6 +524,20 @@ def test_a_report_never_replaces_what_is_evaluated(place, tmp_path, train_py, so
     assert (place / source).read_bytes() == before == (tmp_path / "r.json").read_bytes()
 
 
+@pytest.mark.parametrize("name", [LATEST, "run.json", "history.jsonl", "config.yaml"])
+def test_a_report_never_replaces_what_a_resumed_run_would_read(place, tmp_path, train_py, name):
+    for file in (BEST, name):
+        shutil.copy(place / "stage2" / BEST, tmp_path / file)
+    before = (tmp_path / name).read_bytes()
+    arguments = evaluation(place, checkpoint=tmp_path, report=tmp_path / name)
+    assert f"{name}: is read from too" in one_sentence(train_py(*arguments))
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_report_without_a_name_is_told(place, train_py):
+    assert "--report : no file's name" in one_sentence(train_py(*evaluation(place, report="")))
+
+
 def test_a_new_run_does_not_replace_its_config(place, tmp_path, train_py):
     config = shutil.copy(place / "first.yaml", tmp_path / "config.yaml")
     message = one_sentence(train_py("--config", config, "--new-checkpoint", tmp_path))

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lib.checkpoint import DEFAULT_STAGE1
 from lib.cli import CommandParser, log_to_stdout
@@ -127,6 +128,8 @@ def _check(options: Options) -> None:
         raise UserError("--eval-only and --resume exclude each other; leave one out")
     if not options.eval_only and not options.new_checkpoint:
         raise UserError("--new-checkpoint DIR is missing: the folder this run writes to")
+    if options.report is not None and not Path(options.report).name:
+        raise UserError(f"--report {options.report}: no file's name; give one, like report.json")
     if options.report and not options.eval_only:
         raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
     if options.wandb_artifacts and not options.use_wandb:

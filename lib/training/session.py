@@ -12,6 +12,7 @@ import torch
 from lib.checkpoint import (
     BEST,
     LATEST,
+    PATTERN,
     Checkpoint,
     check_agreement,
     find_checkpoint,
@@ -26,7 +27,7 @@ from lib.files import find_path, refuse_same_file
 from lib.processes import Processes, joined_processes
 from lib.random_state import seed_everything
 from lib.training.options import Options
-from lib.training.run import CONFIG, Run, SilentRun
+from lib.training.run import CONFIG, HISTORY, RUN, Run, SilentRun
 
 # What a resumed run may change without becoming another run.
 FREE_ON_RESUME = ("epochs", "data_root", "dt_file", "dt_init")
@@ -158,7 +159,10 @@ def _protect_sources(options: Options, config: Config, checkpoint: Checkpoint | 
     if options.stage1_checkpoint:
         stage1 = find_path(options.stage1_checkpoint)
         sources.append(stage1 / BEST if stage1.is_dir() else stage1)
-    if options.eval_only and options.report:
+    if options.eval_only and options.report is not None:
+        if checkpoint:  # what only a later --resume reads is as precious
+            folder = checkpoint.path.parent
+            sources += [*folder.glob(PATTERN), *(folder / name for name in (CONFIG, RUN, HISTORY))]
         refuse_same_file(options.report, sources)
     elif not options.eval_only and not options.resume:  # a resumed run writes its own files anew
         refuse_same_file(Path(options.new_checkpoint) / CONFIG, sources)
