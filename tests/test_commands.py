@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import lib.files
 import train
 from data.preprocess import h36m
 from lib.checkpoint import BEST, LATEST, load_checkpoint
-from lib.cli import run_main
+from lib.cli import exit_status
 from lib.files import PROJECT_ROOT
 from tests import reference
 from tests.samples import (
@@ -83,28 +84,24 @@ def train_py(monkeypatch, capsys):
     """train.py in this process: called with arguments, returns (status, stdout, stderr)."""
 
     def run(*arguments, **fixed):
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
         monkeypatch.setattr(lib.cli.logger, "handlers", [])  # this test's stdout, not the last's
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            run_main(lambda: train.main(**fixed))
+        status = exit_status(partial(train.main, [str(a) for a in arguments], **fixed))
         captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
+        return status, captured.out, captured.err
 
     return run
 
 
 @pytest.fixture
-def slice_py(monkeypatch, capsys):
+def slice_py(capsys):
     """data/preprocess/h36m.py in this process, likewise."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["h36m.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            run_main(h36m.main)
+        status = exit_status(partial(h36m.main, [str(a) for a in arguments]))
         captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
+        return status, captured.out, captured.err
 
     return run
 

@@ -26,7 +26,7 @@ from data.sources.synthetic import (
     synthetic_videos,
 )
 from data.views import CAMERAS, MIN_DEPTH, random_body
-from lib.cli import run_main
+from lib.cli import exit_status
 from lib.evaluation.h36m import EXCLUDED_SOURCES, evaluate_h36m
 from lib.skeleton import H36M
 
@@ -252,10 +252,7 @@ def test_the_command_runs_anywhere_and_keeps_an_existing_file(tmp_path, file):
 @pytest.mark.parametrize(
     "flags", [("--frames", "1"), ("--seed", "-1"), ("--cameras", "5"), ("--train-subjects", "x")]
 )
-def test_bad_numbers_are_named(tmp_path, flags, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["synthetic.py", "--data-root", str(tmp_path), *flags])
-    with pytest.raises(SystemExit) as stop:
-        run_main(synthetic.main)
-    assert stop.value.code == 2
+def test_bad_numbers_are_named(tmp_path, flags, capsys):
+    assert exit_status(lambda: synthetic.main(["--data-root", str(tmp_path), *flags])) == 2
     assert f"{flags[0]}: {flags[1]!r} is not a whole number" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ import train
 from data.benchmarks import BENCHMARKS
 from data.preprocess import synthetic
 from lib.checkpoint import BEST, LATEST
-from lib.cli import run_main
+from lib.cli import exit_status
 
 CONFIG = """\
 stage: {stage}
@@ -51,18 +51,12 @@ def stage2_flags(data: Path, folder: Path, *more) -> list[str]:
     return [str(argument) for argument in (*arguments, *stage1, *more)]
 
 
-def run_command(main, arguments: list[str]) -> tuple[int, str, str]:
+def run_command(main: Callable[[list[str]], int], arguments: list) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of a command line run in this process."""
     out, err = io.StringIO(), io.StringIO()
-    before, sys.argv = sys.argv, ["command", *map(str, arguments)]
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            run_main(main)
-    except SystemExit as end:
-        return int(end.code or 0), out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = before
-    raise AssertionError("run_main() always exits")
+    with redirect_stdout(out), redirect_stderr(err):
+        status = exit_status(partial(main, [str(argument) for argument in arguments]))
+    return status, out.getvalue(), err.getvalue()
 
 
 def run_train(*arguments) -> tuple[int, str, str]:

@@ -2,35 +2,51 @@
 
     python -m tests.benchmarks.overfit [--frames 27] [--steps 2400] [--threads 2]
 
-Four clips of synthetic motion, training and evaluation by the project's own parts; stage 1 is
+Four clips of synthetic motion, trained on and evaluated by the project's own loop; stage 1 is
 frozen with random weights, so its bins are a fixed, arbitrary function of the clip.
 """
 
-import argparse
 import contextlib
 import io
-import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from data.benchmarks import BENCHMARKS
 from data.clips import ClipDataset
+from data.loader import ClipLoader
 from data.preprocess import synthetic
-from lib.cli import CommandParser, run_main
-from lib.config import load_config
-from lib.evaluation.predict import predict
-from lib.losses import lifting_losses
+from lib.batch import Batch
+from lib.cli import CommandParser, log_to_stdout, run_main
+from lib.config import Config, load_config
 from lib.numbers import whole_number
-from lib.skeleton import H36M
-from lib.training.optim import make_optimizer
+from lib.random_state import seed_everything
+from lib.training.fit import Fit
+from lib.training.options import Options
+from lib.training.session import Session, open_run
+from lib.training.stages import LiftingStage
 from model.build import build_bone_aware, build_lifter
 from model.mdtf import MDTF
 
 BENCHMARK = BENCHMARKS["h36m"]
 CLIPS, LIMIT = 4, 5.0  # mm
-LEARNING_RATE, WARM_UP = 1e-3, 50  # a linear start of that many steps, then a cosine to 0
+EPOCH = 100  # steps
+LEARNING_RATE, LAST = 1e-3, 0.01  # the last epoch's share of the learning rate
+
+
+class Few:
+    """A few clips of a data set, each of them `times` times."""
+
+    def __init__(self, dataset: ClipDataset, clips: list[int], times: int = 1) -> None:
+        self.dataset, self.clips, self.times = dataset, clips, times
+
+    def __len__(self) -> int:
+        return len(self.clips) * self.times
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        return self.dataset.__getitems__([self.clips[n % len(self.clips)] for n in numbers])
 
 
 def make_clips(folder: Path, frames: int) -> ClipDataset:
@@ -43,42 +59,51 @@ def make_clips(folder: Path, frames: int) -> ClipDataset:
     return ClipDataset(folder / "clips", "test", frames, dt_file="synthetic.pkl")
 
 
-def overfit(dataset: ClipDataset, options: argparse.Namespace) -> float:
+def make_config(frames: int, steps: int) -> Config:
+    epochs = max(1, steps // EPOCH)
+    keys = {
+        "n_frames": frames,
+        "batch_size": CLIPS,
+        "epochs": epochs,
+        "learning_rate": LEARNING_RATE,
+        "lr_decay": LAST ** (1 / epochs),
+        "weight_decay": 0,
+        "flip": "false",
+    }
+    return load_config("configs/mocap/tiny.yaml", [f"{key}={value}" for key, value in keys.items()])
+
+
+def overfit(dataset: ClipDataset, config: Config, folder: Path) -> float:
     """MPJPE in mm on the clips that were trained on."""
-    config = load_config("configs/mocap/tiny.yaml", [f"n_frames={options.frames}"])
+    skeleton = BENCHMARK.skeleton
     bone_aware = build_bone_aware(load_config("configs/h36m/first.yaml"))
-    model = MDTF(bone_aware, build_lifter(config), H36M)
+    model = MDTF(bone_aware, build_lifter(config), skeleton)
     # Evenly from the whole split, so that several motions are among them.
     clips = list(range(0, len(dataset), len(dataset) // CLIPS))[:CLIPS]
-    batch = dataset.__getitems__(clips)
-    target = batch.pose_3d - batch.pose_3d[..., :1, :]
-    optimizer = make_optimizer(model, LEARNING_RATE, 0.0, decay_all=True)
-    for step in range(options.steps):
-        rate = LEARNING_RATE * min(1, (step + 1) / WARM_UP)
-        rate *= (1 + math.cos(math.pi * step / options.steps)) / 2
-        optimizer.param_groups[0]["lr"] = rate
-        losses = lifting_losses(model.train()(batch.pose_2d), target, H36M, config.loss_weights)
-        optimizer.zero_grad()
-        losses["total"].backward()
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1}: loss {losses['total'].item():.5f}", flush=True)
     ids, frames = BENCHMARK.test_frames(dataset.source, Path())
-    poses = predict(model.eval(), batch.pose_2d, H36M, flip=False)
-    return BENCHMARK.evaluate(poses, ids[clips], frames, H36M).scores()["mpjpe"]
+    test, protocol = Few(dataset, clips), BENCHMARK.evaluate
+    stage = LiftingStage(model, config, skeleton, test, ids[clips], frames, protocol, "cpu")
+    train = Few(dataset, clips, times=EPOCH)
+    loader = ClipLoader(train, CLIPS, skeleton=skeleton, seed=0, flip=config.flip)
+    session = Session(Options(new_checkpoint=str(folder / "run")), config)
+    fit = Fit(session, stage, loader, open_run(session))
+    fit()
+    return fit.history[-1]["test/mpjpe"]
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=whole_number(1), default=27)
-    parser.add_argument("--steps", type=whole_number(1), default=2400)
+    parser.add_argument("--steps", type=whole_number(1), default=2400, help="in hundreds (2400)")
     parser.add_argument("--threads", type=whole_number(1), default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
+    log_to_stdout()
+    seed_everything(0)
+    config = make_config(options.frames, options.steps)
     with tempfile.TemporaryDirectory() as folder:
-        error = overfit(make_clips(Path(folder), options.frames), options)
-    print(f"MPJPE on the {CLIPS} clips after {options.steps} steps: {error:.2f} mm")
+        error = overfit(make_clips(Path(folder), options.frames), config, Path(folder))
+    print(f"MPJPE on the {CLIPS} clips after {config.epochs * EPOCH} steps: {error:.2f} mm")
     return 0 if error < LIMIT else 1
 
 
