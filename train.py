@@ -1,6 +1,7 @@
 """Train or evaluate any stage: flags -> session, data, model -> the one loop or the one table."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import torch
 
@@ -20,7 +21,7 @@ from lib.training.session import Session, open_run, open_session
 from lib.training.signals import Interrupted
 from lib.training.stages import BoneStage, LiftingStage, Stage
 from model.build import build_bone_aware, build_mdtf
-from model.ops import backend_names, resolve_backend, set_default_backend
+from model.ops import backend_asked_for, backend_names, resolve_backend
 from model.ops.matmul import fast_matmul
 
 
@@ -38,16 +39,15 @@ def main(
     options = parse_options(
         argv, __doc__ or "", backend_names(), output=output, config=default_config
     )
-    with open_session(options, complete, stage=stage, default_config=default_config) as session:
-        if options.scan_backend:
-            set_default_backend(options.scan_backend)
+    with (
+        open_session(options, complete, stage=stage, default_config=default_config) as session,
+        backend_asked_for(options.scan_backend),
+        fast_matmul(session.device),
+    ):
         backend, reason = resolve_backend("auto", session.device, torch.float32)
         logger.info("scan backend %s (%s)", backend, reason)
         task = make_stage(session)
-        with fast_matmul(session.device):
-            if options.eval_only:
-                return evaluate(session, task)
-            return train(session, task)
+        return evaluate(session, task) if options.eval_only else train(session, task)
 
 
 def complete(config: Config) -> Config:
@@ -118,21 +118,19 @@ def train(session: Session, task: Stage) -> int:
         processes=session.processes,
         parts=config.accumulate,
     )
-    run = open_run(session)
-    if options.compile:
-        compile_model(task, next(loader.batches(0)), run)
-    fit = Fit(session, task, loader, run)
-    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
-    run.log(
-        f"stage {config.stage}: {trained:,} trained parameters, {len(dataset):,} training and"
-        f" {len(task.test):,} test clips of {config.n_frames} frames, writing to {run.folder}"
-    )
-    try:
-        fit()
-    except Interrupted as stop:
-        return stop.exit_status
-    finally:
-        run.close()
+    with closing(open_run(session)) as run:
+        if options.compile:
+            compile_model(task, next(loader.batches(0)), run)
+        fit = Fit(session, task, loader, run)
+        trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+        run.log(
+            f"stage {config.stage}: {trained:,} trained parameters, {len(dataset):,} training and"
+            f" {len(task.test):,} test clips of {config.n_frames} frames, writing to {run.folder}"
+        )
+        try:
+            fit()
+        except Interrupted as stop:
+            return stop.exit_status
     return 0
 
 

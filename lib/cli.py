@@ -39,13 +39,18 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(exit_status(main))
 
 
-def log_to_stdout() -> None:
+class StdoutHandler(logging.Handler):
+    """Prints to what is stdout at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+def log_to_stdout(level: int = logging.INFO) -> None:
     """The project's log lines and warnings go to stdout as plain lines; for a command's start."""
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, StdoutHandler) for handler in logger.handlers):
+        logger.addHandler(StdoutHandler())
+    logger.setLevel(level)
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         logger.warning("warning: %s", message)

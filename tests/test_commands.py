@@ -6,19 +6,24 @@ import shutil
 import subprocess
 import sys
 import warnings
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 
-import lib.cli
 import lib.files
 import train
+import train_firststage
+import train_twostage
 from data.preprocess import h36m
 from lib.checkpoint import BEST, LATEST, load_checkpoint
 from lib.cli import exit_status
+from lib.errors import UserError
 from lib.files import PROJECT_ROOT
+from model.ops import resolve_backend
 from tests import reference
 from tests.samples import (
     CAMERAS,
@@ -32,6 +37,7 @@ from tests.test_config import RELEASED_STAGE_1, RELEASED_STAGE_2
 from tests.test_evaluation import by_loops
 
 T = 9
+CPU = torch.device("cpu")
 TABLES = 3  # the seed of tables in which no bin is nearly a tie, see reference.certain_bins
 SIZE = {"channel: 64": "channel: 16", "st_depth: 8": "st_depth: 2", "st_depth: 4": "st_depth: 2"}
 
@@ -85,7 +91,6 @@ def train_py(monkeypatch, capsys):
 
     def run(*arguments, **fixed):
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-        monkeypatch.setattr(lib.cli.logger, "handlers", [])  # this test's stdout, not the last's
         capsys.readouterr()
         status = exit_status(partial(train.main, [str(a) for a in arguments], **fixed))
         captured = capsys.readouterr()
@@ -327,6 +332,32 @@ def test_the_default_config_comes_last(place, tmp_path, train_py, monkeypatch):
     assert trained_with("default") == 0.5
     assert trained_with("own", "--checkpoint", "named") == 0.25
     assert trained_with("released", "--checkpoint", place / "stage2") == 0.5
+
+
+def test_a_command_leaves_nothing_behind_for_the_next_one(place, tmp_path, monkeypatch):
+    """main(argv) twice in one process: each prints to its own stdout, with its own backend."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    told = []
+    for more in (["--scan-backend", "sequential"], []):
+        stage1 = ["--config", place / "first.yaml", "--checkpoint", place / "stage1"]
+        with redirect_stdout(StringIO()) as out:
+            arguments = ["--eval-only", *stage1, "--set", "batch_size=2", *more]
+            assert train_firststage.main([str(argument) for argument in arguments]) == 0
+        told.append([line for line in out.getvalue().splitlines() if "scan backend" in line])
+    (first,), (second,) = told
+    assert first == "scan backend sequential (asked for)"
+    assert second.startswith(f"scan backend {resolve_backend('auto', CPU, torch.float32)[0]} ")
+    with pytest.raises(UserError, match="stage 1"):
+        train_twostage.main(["--eval-only", *map(str, stage1)])
+
+
+def test_the_log_file_of_a_run_gets_its_own_lines_only(place, tmp_path, train_py):
+    for name in ("one", "two"):
+        run = ("--config", place / "first.yaml", "--new-checkpoint", tmp_path / name)
+        status, _, error = train_py(*run, "--set", "epochs=1", "--use-log")
+        assert status == 0, error
+    log = (tmp_path / "one" / "train.log").read_text()
+    assert log.count("epoch 1/1") == 1
 
 
 # --- Slicing from anywhere --------------------------------------------------------------------

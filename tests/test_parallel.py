@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 import lib.training.fit
 from lib.checkpoint import PREVIOUS
+from lib.device import choose_device
 from lib.errors import UserError
 from lib.processes import Processes, is_parallel, joined_processes
 from lib.random_state import batch_share, rand_rows
@@ -256,6 +257,20 @@ def test_more_processes_than_gpus_is_one_sentence(monkeypatch):
     told = pytest.raises(UserError, match=r"no GPU number 1 .* it has 1; start fewer")
     with told, joined_processes("auto"):
         pass
+
+
+def test_a_gpu_that_is_chosen_becomes_the_current_one(monkeypatch):
+    """Random states and nccl go by the current GPU."""
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda size, device: empty(size))
+    assert choose_device("auto", Processes(rank=3, world=4, local_rank=1)) == torch.device("cuda:1")
+    assert choose_device("cuda:2") == torch.device("cuda:2")
+    assert taken == [torch.device("cuda:1"), torch.device("cuda:2")]
+    with pytest.raises(UserError, match="--device cuda:0: each of several processes"):
+        choose_device("cuda:0", Processes(rank=1, world=2, local_rank=1))
 
 
 def test_the_death_of_one_process_ends_all(data, tmp_path):

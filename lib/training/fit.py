@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -126,7 +125,7 @@ class Fit:
                 os.link(path, spare)
                 os.replace(spare, previous)
             except OSError:  # a file system without hard links
-                shutil.copyfile(path, previous)
+                copy_atomic(path, previous)
         weights = self.contents(self.stage.model, self.at.best)
         save_checkpoint(path, {**weights, "training": self.training_state()})
         return path

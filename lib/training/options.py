@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.checkpoint import DEFAULT_STAGE1
-from lib.cli import CommandParser, log_to_stdout
+from lib.cli import CommandParser
 from lib.errors import UserError
 from lib.numbers import whole_number
 from lib.training.step import PRECISIONS
@@ -116,7 +116,6 @@ def parse_options(
     if not options.new_checkpoint:
         options.new_checkpoint = (options.checkpoint if options.resume else output) or ""
     _check(options)
-    log_to_stdout()
     return options
 
 

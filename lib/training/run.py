@@ -93,8 +93,7 @@ class Run:
         with write_atomic(self.folder / CONFIG, "w") as file:
             yaml.safe_dump(config, file, sort_keys=False)
         self._add_session(command, seed)
-        if use_log:
-            self._log_to_file()
+        self._log_file = self._log_to_file() if use_log else None
         self.wandb_id = wandb_id
         self._tracked: set[float] | None = None  # epochs that the trackers have
         self._trackers: list[Tracker] = []
@@ -147,10 +146,11 @@ class Run:
         )
         write_json(path, {"sessions": sessions})
 
-    def _log_to_file(self) -> None:
+    def _log_to_file(self) -> logging.Handler:
         handler = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
+        return handler
 
     def log(self, line: str) -> None:
         logger.info(line)
@@ -186,4 +186,7 @@ class Run:
     def close(self) -> None:
         for tracker in self._trackers:
             tracker.close()
+        if self._log_file is not None:
+            logger.removeHandler(self._log_file)
+            self._log_file.close()
         self._lock.release()

@@ -1,6 +1,7 @@
 """What one start of a training or an evaluation has to work with, read once."""
 
 import dataclasses
+import logging
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from lib.checkpoint import (
     load_checkpoint,
     newest_readable,
 )
-from lib.cli import logger
+from lib.cli import log_to_stdout, logger
 from lib.config import Config, load_config, make_config
 from lib.device import choose_device
 from lib.errors import UserError
@@ -65,8 +66,7 @@ def open_session(
     Raises UserError before anything is written.
     """
     with joined_processes(options.device) as processes:
-        if not processes.is_main:
-            logger.setLevel("WARNING")
+        log_to_stdout(logging.INFO if processes.is_main else logging.WARNING)
         checkpoint = _read_checkpoint(options)
         config = complete(_read_config(options, checkpoint, stage, default_config))
         if checkpoint:
@@ -131,15 +131,13 @@ def _read_config(
     """From --config, else from the checkpoint, else the command's own; with --set."""
     trained = checkpoint.config if checkpoint else None
     if options.config:
-        config = load_config(options.config, options.set, stage)
-    elif checkpoint and trained:
-        config = make_config(trained, str(checkpoint.path), stage, options.set)
-    elif default_config:
-        config = load_config(default_config, options.set, stage)
+        return load_config(options.config, options.set, stage)
+    if checkpoint and trained:
+        return make_config(trained, str(checkpoint.path), stage, options.set)
+    if default_config:
         logger.info("config %s (this script's default)", default_config)
-    else:
-        raise UserError("--config FILE is missing, for instance --config configs/h36m/tiny.yaml")
-    return config
+        return load_config(default_config, options.set, stage)
+    raise UserError("--config FILE is missing, for instance --config configs/h36m/tiny.yaml")
 
 
 def _check_same_run(config: Config, trained: Config) -> None:

@@ -5,6 +5,7 @@ Functions of tensors that know no module. A backend that is registered earlier i
 
 from model.ops.backend import (
     Backend,
+    backend_asked_for,
     backend_names,
     bidirectional_inner,
     default_backend,
@@ -28,6 +29,7 @@ __all__ = [
     "Masks",
     "Settings",
     "Statistics",
+    "backend_asked_for",
     "backend_names",
     "bidirectional_inner",
     "default_backend",

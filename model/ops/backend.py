@@ -1,6 +1,8 @@
 """What a backend is, which one runs, and why: `auto` takes the fastest that works here."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -74,6 +76,19 @@ def set_default_backend(name: str) -> None:
     """What `backend="auto"` means from now on; overrides the environment variable."""
     global _default
     _default = _checked(name, "--scan-backend")
+
+
+@contextmanager
+def backend_asked_for(name: str | None) -> Iterator[None]:
+    """Inside, `backend="auto"` means this one; None for what it means outside."""
+    global _default
+    before = _default
+    if name is not None:
+        set_default_backend(name)
+    try:
+        yield
+    finally:
+        _default = before
 
 
 def default_backend() -> str:

@@ -26,6 +26,7 @@ from lib.random_state import seed_everything
 from lib.training.fit import Fit
 from lib.training.options import Options
 from lib.training.session import Session, open_run
+from lib.training.signals import Interrupted
 from lib.training.stages import LiftingStage
 from model.build import build_bone_aware, build_lifter
 from model.mdtf import MDTF
@@ -102,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed_everything(0)
     config = make_config(options.frames, options.steps)
     with tempfile.TemporaryDirectory() as folder:
-        error = overfit(make_clips(Path(folder), options.frames), config, Path(folder))
+        try:
+            error = overfit(make_clips(Path(folder), options.frames), config, Path(folder))
+        except Interrupted as stop:
+            return stop.exit_status
     print(f"MPJPE on the {CLIPS} clips after {config.epochs * EPOCH} steps: {error:.2f} mm")
     return 0 if error < LIMIT else 1
 
