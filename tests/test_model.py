@@ -127,7 +127,9 @@ def test_summed_directions_are_twice_their_mean(adjacency, is_training):
     x = torch.randn(4, 17, 16)
     with torch.set_grad_enabled(is_training):
         outputs = mean(x), total(x)
+        mixed = mean.mixer(x), total.mixer(x)  # as it is called where a part has a hook
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
+    torch.testing.assert_close(*mixed, rtol=0, atol=0)
     if is_training:
         for output in outputs:
             output.square().sum().backward()

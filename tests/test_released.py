@@ -237,6 +237,15 @@ def test_a_released_run_goes_on_as_ours_would(data, runs, tmp_path, stage):
         assert not differences(theirs["bone_aware"], ours["bone_aware"])
 
 
+def test_a_run_that_goes_on_may_have_another_dt_init(data, runs, tmp_path):
+    """It only says how weights begin; the shipped ones began before there was such a key."""
+    start = ("--resume", "--checkpoint", runs / "stage1", "--set", "st_depth=1")
+    for value in ("released", "mamba"):
+        train(data, tmp_path / value, *start, "--set", f"dt_init={value}", stage=1)
+    released, mamba = (read_run(tmp_path / name)[0]["model"] for name in ("released", "mamba"))
+    assert not differences(released, mamba)
+
+
 def test_a_released_run_that_goes_on_in_its_own_folder_keeps_its_files(data, runs, tmp_path):
     folder = tmp_path / "run"
     for name in (LATEST, BEST):
