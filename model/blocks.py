@@ -13,7 +13,7 @@ from model.mamba import BiMamba
 from model.norm import statistics_seen_before
 from model.ops import BlockWeights, Settings, residual_block
 from model.ops.operator import constant_result
-from model.plain import is_plain
+from model.plain import has_global_hooks, is_plain
 
 # Axes of a clip (B, T, J, C). Activations keep this order in memory; a scan along the frames takes
 # strides.
@@ -122,7 +122,8 @@ def weights_say_all(block: MambaBlock, norm: nn.Module | None) -> bool:
     """Whether a block, and the norm after it, compute what weights() and settings() say."""
     mixer, mlp = block.mixer, block.mlp
     return (
-        (norm is None or is_plain(norm, nn.LayerNorm))
+        not has_global_hooks()
+        and (norm is None or is_plain(norm, nn.LayerNorm))
         and is_plain(block.norm1, nn.LayerNorm)
         and is_plain(block.norm2, nn.LayerNorm)
         and block.norm1.eps == block.norm2.eps

@@ -13,33 +13,41 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module], *, bias: bool = Tr
 
     It does not if it is of another class, has hooks or a forward of its own, or lacks its weight.
     bias: whether a Linear, a convolution or a norm must have one, or must have none. A
-    parametrized weight is fine: reading it gives the parametrization's result.
+    parametrized weight is fine: reading it gives the parametrization's result. Hooks on all modules
+    at once are for has_global_hooks().
     """
-    return module is not None and _is_unchanged(module, kind, bias) and not _has_any_global_hook()
-
-
-def _is_unchanged(module: nn.Module, kind: type[nn.Module], bias: bool) -> bool:
     found = type(module)
-    if found is not kind and not (parametrize.is_parametrized(module) and kind in found.__bases__):
+    if module is None or (found is not kind and not _is_parametrized(module, kind)):
         return False
     if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm):
         if module.weight is None or (module.bias is not None) != bias:
             return False
         if isinstance(module, nn.Conv1d) and (module.stride != (1,) or module.dilation != (1,)):
             return False
-    return "forward" not in vars(module) and not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+    own = vars(module)
+    return not (
+        "forward" in own
+        or own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
     )
+
+
+def _is_parametrized(module: nn.Module, kind: type[nn.Module]) -> bool:
+    return parametrize.is_parametrized(module) and kind in type(module).__bases__
+
+
+def has_global_hooks() -> bool:
+    """Whether some hook wants to see every module's call."""
+    return bool(_has_any_global_hook())
 
 
 def check_read_only(
     module: nn.Module, kind: type[nn.Module], name: str, *, bias: bool = True
 ) -> None:
     """Raise ValueError unless a module that is read, but never called, is plain."""
-    if not _is_unchanged(module, kind, bias):
+    if not is_plain(module, kind, bias=bias):
         raise ValueError(
             f"{name} has a hook, or is no {kind.__name__} with{'' if bias else 'out'} bias: it is"
             " never called, the scan reads its weights only; hook or replace the mixer instead"

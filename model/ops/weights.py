@@ -4,6 +4,7 @@ The kernels' C structures, the operators' arguments, the checks of sizes and the
 these classes. Sizes: C channels, N states, R rank of dt, K taps, H hidden channels, J joints.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
@@ -171,18 +172,25 @@ def _missing(weights: Weights) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)
+def _expected(kind: type[Weights], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+    return tuple(sizes.of(leaf.size) for leaf in LEAVES[kind])
+
+
 def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
     """The first tensor that is missing, has not its size, or not the type and device of `like`."""
     missing = _missing(weights)
     if missing:
         return f"{missing} is missing"
-    for leaf, tensor in zip(LEAVES[type(weights)], flat(weights), strict=True):
-        if tensor is None:
-            continue
-        size = sizes.of(leaf.size)
-        if tensor.shape != size or tensor.dtype != like.dtype or tensor.device != like.device:
+    kind, dtype, device = type(weights), like.dtype, like.device
+    for number, (tensor, size) in enumerate(
+        zip(flat(weights), _expected(kind, sizes), strict=True)
+    ):
+        if tensor is not None and (
+            tensor.shape != size or tensor.dtype != dtype or tensor.device != device
+        ):
             return (
-                f"{leaf.name}: {like.dtype} {size} on {like.device} is wanted, this is"
+                f"{LEAVES[kind][number].name}: {dtype} {size} on {device} is wanted, this is"
                 f" {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             )
     return None

@@ -26,6 +26,7 @@ from lib.cli import run_main
 from lib.config import load_config
 from lib.geometry import polar_bins
 from lib.losses import lifting_losses
+from lib.memory import keep_freed
 from lib.numbers import whole_number
 from lib.skeleton import H36M
 from model.blocks import recompute_blocks
@@ -65,6 +66,7 @@ def forward(model: nn.Module, pose: Tensor, backend: str = "auto") -> Callable[[
 
 
 def training_step(model: MDTF, pose: Tensor, backend: str = "auto") -> Callable[[], None]:
+    keep_freed()  # as the training command does
     target = clips(len(pose), pose.shape[1]) / 10
     weights = load_config("configs/h36m/tiny.yaml").loss_weights
 
@@ -82,6 +84,7 @@ def stage_1_step(batch: int) -> Callable[[], None]:
     config = load_config("configs/h36m/first.yaml")
     model, skeleton, pose = build_bone_aware(config), H36M, clips(batch)
     labels = polar_bins(pose, skeleton).flatten()
+    keep_freed()
 
     def run() -> None:
         model.train().zero_grad()

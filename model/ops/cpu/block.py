@@ -19,7 +19,7 @@ from torch import Tensor
 from lib.processes import is_parallel
 from model.ops.cpu import abi
 from model.ops.cpu.inner import (
-    check_direction,
+    check_weights,
     dense_channels,
     empty_like,
     empty_states,
@@ -33,10 +33,10 @@ from model.ops.weights import (
     BlockWeights,
     Masks,
     Settings,
+    Sizes,
     flat,
     sizes_of,
     unflat,
-    wrong_size,
 )
 
 IS_LEARNT = tuple(leaf.is_learnt for leaf in LEAVES[BlockWeights])
@@ -56,24 +56,22 @@ def dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [t if t is None else t.contiguous() for t in tensors]
 
 
-def check_block(x: Tensor, weights: BlockWeights) -> None:
-    """The kernels trust sizes and types: raise ValueError where they are not as they should be."""
-    check_direction(x, weights.forward)
-    sizes = sizes_of(weights)
-    wrong = wrong_size(weights, sizes._replace(channels=x.shape[-1]), x)
-    if wrong:
-        raise ValueError(wrong)
-    if sizes.joints and (x.shape[-2] != sizes.joints or weights.adjacency is None):
+def read_weights(x: Tensor, weights: Sequence[Tensor | None]) -> tuple[BlockWeights, Sizes]:
+    """By name, with their sizes. Raises ValueError where those are not as the kernels trust."""
+    named = unflat(BlockWeights, weights)
+    sizes = sizes_of(named)
+    check_weights(x, named, sizes)
+    if sizes.joints and (x.shape[-2] != sizes.joints or named.adjacency is None):
         raise ValueError(f"{x.shape[-2]} joints, but a graph of {sizes.joints}, or no adjacency")
+    return named, sizes
 
 
 # --- inference ------------------------------------------------------------------------------------
 # `weights` is weights.flat() of the BlockWeights, `eps` the three of the Settings.
 @Operator("mdtf::block_infer")
 def _infer(x: Tensor, weights: list[Tensor | None], axis: int, eps: list[float]) -> Tensor:
-    named = unflat(BlockWeights, weights)
-    check_block(x, named)
-    x, weights, sizes = dense_channels(x), dense(weights), sizes_of(named)
+    _, sizes = read_weights(x, weights)
+    x, weights = dense_channels(x), dense(weights)
     out = torch.empty_like(x)
     struct = abi.block(x, out, weights, sizes, Settings(axis, *eps))
     abi.call(abi.library().mdtf_block_infer, struct)
@@ -102,11 +100,13 @@ class Kept(NamedTuple):
     backward_statistics: Tensor
 
     @classmethod
-    def room(cls, x: Tensor, weights: BlockWeights, settings: Settings, keep: bool) -> "Kept":
+    def room(
+        cls, x: Tensor, weights: BlockWeights, sizes: Sizes, settings: Settings, keep: bool
+    ) -> "Kept":
         def room(is_there: object, size: Sequence[int] = x.shape) -> Tensor:
             return x.new_empty(size if is_there is not None else 0)  # each another tensor
 
-        sizes, forward, backward = sizes_of(weights), weights.forward_graph, weights.backward_graph
+        forward, backward = weights.forward_graph, weights.backward_graph
         return cls(
             inner_x=room(x),
             z=room(x),
@@ -125,19 +125,19 @@ class Kept(NamedTuple):
 def _struct(
     x: Tensor,
     out: Tensor,
-    masks: Masks,
-    tensors: list[Tensor | None],
+    masks: Sequence[Tensor | None],
+    weights: list[Tensor | None],
     kept: Kept,
+    sizes: Sizes,
     settings: Settings,
 ) -> tuple[ctypes.Structure, list[Tensor]]:
     """The structure, and scratch that must live as long. out: or the derivative by it."""
-    weights = unflat(BlockWeights, tensors)
-    struct = abi.block(x, out, tensors, sizes_of(weights), settings)
+    struct = abi.block(x, out, weights, sizes, settings)
     struct.mask1, struct.mask2 = map(abi.pointer, masks)
     struct.kept = abi.pointers(abi.Kept, kept)
     scratch = []
-    for direction, graph in enumerate((weights.forward_graph, weights.backward_graph)):
-        if graph is not None:
+    for direction, statistics in enumerate((kept.forward_statistics, kept.backward_statistics)):
+        if statistics.numel():
             scratch.append(x.new_empty(x.numel() // x.shape[-1], 2))
             struct.sums[direction] = abi.pointer(scratch[-1])
     return struct, scratch
@@ -156,12 +156,12 @@ def _forward(
 ) -> list[Tensor]:
     """The output, then the fields of Kept."""
     x, weights, settings = x.contiguous(), dense(weights), Settings(axis, *eps)
-    mask1, mask2 = dense((mask1, mask2))
-    named = unflat(BlockWeights, weights)
-    check_block(x, named)
-    kept, out, library = Kept.room(x, named, settings, keep), torch.empty_like(x), abi.library()
-    struct, _scratch = _struct(x, out, (mask1, mask2), weights, kept, settings)
-    if named.adjacency is not None:
+    named, sizes = read_weights(x, weights)
+    kept, out = Kept.room(x, named, sizes, settings, keep), torch.empty_like(x)
+    masks = dense((mask1, mask2))
+    struct, _scratch = _struct(x, out, masks, weights, kept, sizes, settings)
+    library = abi.library()
+    if sizes.joints:
         abi.call(library.mdtf_train_enter, struct)
     for graph, statistics in (
         (named.forward_graph, kept.forward_statistics),
@@ -187,8 +187,9 @@ def _(
     batch_statistics: bool,
     keep: bool,
 ) -> list[Tensor]:
-    named = unflat(BlockWeights, weights)
-    return [*empty_like([x]), *Kept.room(x.contiguous(), named, Settings(axis, *eps), keep)]
+    named, settings = unflat(BlockWeights, weights), Settings(axis, *eps)
+    kept = Kept.room(x.contiguous(), named, sizes_of(named), settings, keep)
+    return [*empty_like([x]), *kept]
 
 
 def _gradients(x: Tensor, weights: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
@@ -216,9 +217,9 @@ def _backward(
 ) -> list[Tensor]:
     """The derivatives by x, then by each weight that there is and that is learnt."""
     x, grad, weights = x.contiguous(), grad.contiguous(), dense(weights)
-    mask1, mask2 = dense((mask1, mask2))
     named, library = unflat(BlockWeights, weights), abi.library()
-    struct, _scratch = _struct(x, grad, (mask1, mask2), weights, Kept(*saved), Settings(axis, *eps))
+    sizes, settings, masks = sizes_of(named), Settings(axis, *eps), dense((mask1, mask2))
+    struct, _scratch = _struct(x, grad, masks, weights, Kept(*saved), sizes, settings)
     by_x, by_weights = _gradients(x, weights)
     by_inner_x, by_z, by_inner = empty_like([x] * 3)
     by = abi.BlockGrads(

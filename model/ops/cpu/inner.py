@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.ops.cpu import abi
 from model.ops.operator import Operator
-from model.ops.weights import DirectionWeights, Sizes, flat, sizes_of, wrong_size
+from model.ops.weights import BlockWeights, DirectionWeights, Sizes, flat, sizes_of, wrong_size
 
 
 def dense_channels(x: Tensor) -> Tensor:
@@ -61,9 +61,9 @@ def _check_tensor(name: str, x: Tensor, like: Tensor) -> None:
         )
 
 
-def check_direction(x: Tensor, weights: DirectionWeights) -> None:
+def check_weights(x: Tensor, weights: DirectionWeights | BlockWeights, sizes: Sizes) -> None:
     """The kernels trust sizes and types: raise ValueError where they are not as they should be."""
-    sizes, most = sizes_of(weights), abi.library().mdtf_max_taps()
+    most = abi.library().mdtf_max_taps()
     if sizes.taps > most:
         raise ValueError(
             f"the C scan takes up to {most} taps, not {sizes.taps}; use backend 'torch'"
@@ -114,7 +114,7 @@ def _inner_forward(
     _check_tensor("x_forward", x_forward, z)
     _check_tensor("x_backward", x_backward, z)
     for direction in _directions(weights):
-        check_direction(z, direction)
+        check_weights(z, direction, sizes_of(direction))
     x_forward, x_backward, z = map(dense_channels, (x_forward, x_backward, z))
     weights = [w.contiguous() for w in weights]
     out, states = like(z), empty_states(z, _sizes(weights), keep)
