@@ -94,14 +94,23 @@ class VideoLifter:
         return lifter
 
     def lift(self, clips: np.ndarray) -> np.ndarray:
-        """(N, T, 17, 3) normalised clips -> (N, T, 17, 3) normalised poses."""
+        """(N, T, 17, 3) normalised clips -> (N, T, 17, 3) normalised poses.
+
+        Raises UserError: the network gives NaN or infinity.
+        """
         from lib.evaluation.predict import predict
 
         # A batch's size in frames, so that long clips take no more memory than short ones.
         batch_size = max(1, 864 // self.n_frames)
-        return predict(
+        poses = predict(
             self._model, clips, H36M, flip=self._flip, batch_size=batch_size, device=self._device
         )
+        if not np.isfinite(poses).all():
+            raise UserError(
+                "the network's poses are not finite: its weights are damaged; use another"
+                " --checkpoint"
+            )
+        return poses
 
     def __call__(
         self,

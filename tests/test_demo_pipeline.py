@@ -119,6 +119,18 @@ def test_unseen_frames_keep_their_place(lifter):
         lifter.lift_keypoints(np.zeros((5, 26, 3)), (640, 480), 25.0)
 
 
+@pytest.mark.parametrize("part", ["model", "bone_aware"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_told(checkpoint, tmp_path, part, value):
+    contents = torch.load(checkpoint, weights_only=True)
+    name = next(name for name in contents[part] if name.endswith("mlp.fc1.weight"))
+    contents[part][name][0, 0] = value
+    save_checkpoint(tmp_path / "best_epoch.pth.tr", contents)
+    damaged = VideoLifter.from_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="not finite"):
+        damaged.lift_keypoints(walking(12), (640, 480), 25.0)
+
+
 # --- What happens around the network, with one whose answer is known ------------------------
 
 
