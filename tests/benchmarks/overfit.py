@@ -28,8 +28,7 @@ from lib.training.options import Options
 from lib.training.session import Session, open_run
 from lib.training.signals import Interrupted
 from lib.training.stages import LiftingStage
-from model.build import build_bone_aware, build_lifter
-from model.mdtf import MDTF
+from model.build import assemble, build_bone_aware, build_lifter
 
 BENCHMARK = BENCHMARKS["h36m"]
 CLIPS, LIMIT = 4, 5.0  # mm
@@ -78,7 +77,7 @@ def overfit(dataset: ClipDataset, config: Config, folder: Path) -> float:
     """MPJPE in mm on the clips that were trained on."""
     skeleton = BENCHMARK.skeleton
     bone_aware = build_bone_aware(load_config("configs/h36m/first.yaml"))
-    model = MDTF(bone_aware, build_lifter(config), skeleton)
+    model = assemble(config, bone_aware, build_lifter(config, skeleton), skeleton)
     # Evenly from the whole split, so that several motions are among them.
     clips = list(range(0, len(dataset), len(dataset) // CLIPS))[:CLIPS]
     ids, frames = BENCHMARK.test_frames(dataset.source, Path())
