@@ -65,6 +65,17 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def uninterrupted(data, tmp_path_factory) -> tuple[dict, list[dict]]:
+    """The latest checkpoint and the history of two epochs of stage 2."""
+    from tests.training import read_run, run_train, stage2_flags
+
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    status, _, errors = run_train(*stage2_flags(data, folder))
+    assert status == 0, errors
+    return read_run(folder)
+
+
+@pytest.fixture(scope="session")
 def parity_folder() -> Path:
     """Reference results that are not part of the project; tests that need them skip without."""
     folder = SHARED / "parity"

@@ -183,3 +183,24 @@ def test_a_run_with_recomputed_blocks_trains_alike(data, tmp_path):
     (plain, _), (run, _) = read_run(tmp_path / "plain"), read_run(tmp_path / "run")
     for name, value in plain["model"].items():
         torch.testing.assert_close(run["model"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(data, tmp_path, monkeypatch):
+    """Of that epoch alone; its last batch is smaller: 48 clips in batches of 10."""
+    steps, take_step = [], Stepper.__call__
+
+    def noted(self, batch):
+        sums = take_step(self, batch)
+        steps.append((sums, batch.total))
+        return sums
+
+    monkeypatch.setattr(Stepper, "__call__", noted)
+    run_train(*stage2_flags(data, tmp_path / "run", "--set", "batch_size=10"))
+    _, history = read_run(tmp_path / "run")
+    assert [total for _, total in steps] == [10, 10, 10, 10, 8] * 2
+    for epoch, line in enumerate(history):
+        told = {name for name in line if name.startswith("train/")}
+        assert told == {f"train/{name}" for name in steps[0][0]}
+        for name in steps[0][0]:
+            mean = sum(sums[name] for sums, _ in steps[5 * epoch : 5 * epoch + 5]) / 48
+            assert line[f"train/{name}"] == pytest.approx(mean, rel=1e-12)

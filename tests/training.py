@@ -169,3 +169,9 @@ def differences(a, b, path: str = "") -> list[str]:
         pairs = zip(a, b, strict=True)
         return [d for i, (x, y) in enumerate(pairs) for d in differences(x, y, f"{path}[{i}]")]
     return [] if a == b else [f"{path}: {a!r} and {b!r}"]
+
+
+def assert_same_end(folder: Path, uninterrupted) -> None:
+    checkpoint, history = read_run(folder)
+    assert not differences(checkpoint, uninterrupted[0])
+    assert history == uninterrupted[1]
