@@ -1,4 +1,4 @@
-"""Pre-norm residual blocks over sequences, and how they meet the two axes of a clip."""
+"""The pre-norm residual block over sequences, and its use along the two axes of a clip."""
 
 from contextlib import nullcontext
 
@@ -15,8 +15,8 @@ from model.ops import BlockWeights, Settings, residual_block
 from model.ops.operator import constant_result
 from model.plain import has_global_hooks, is_plain
 
-# Axes of a clip (B, T, J, C). Activations keep this order in memory; a scan along the frames takes
-# strides.
+# Axes of a clip (B, T, J, C). Activations keep this order in memory; a scan along the frames reads
+# with a stride.
 JOINTS, FRAMES = -2, -3
 
 
@@ -72,7 +72,7 @@ class MambaBlock(nn.Module):
         return y
 
     def _call_parts(self, x: Tensor, axis: int, norm: nn.Module | None) -> Tensor:
-        """The same, by calling each part: so hooks run, and replaced parts are used."""
+        """Computes the same by calling each part, so that hooks run and replaced parts are used."""
         x = x + self._dropped(self.mixer(self.norm1(x), axis), axis)
         x = x + self._dropped(self.mlp(self.norm2(x)), axis)
         return x if norm is None else norm(x)
@@ -136,10 +136,10 @@ def weights_say_all(block: MambaBlock, norm: nn.Module | None) -> bool:
     )
 
 
-def recompute_blocks(model: nn.Module, recompute: bool = True) -> None:
-    """Have every block keep its input alone and compute the rest again in the backward pass.
+def recompute_blocks(model: nn.Module, recompute: bool) -> None:
+    """Let every block keep only its input and compute the rest again in the backward pass.
 
-    Results are the same; a training step takes about a third longer and a fraction of the memory.
+    Results stay the same. A training step takes about a third longer and much less memory.
     """
     for module in model.modules():
         if isinstance(module, MambaBlock):

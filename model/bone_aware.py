@@ -15,7 +15,7 @@ def drop_path_rates(depth: int) -> list[float]:
 
 
 class BoneAwareModule(nn.Module):
-    """Which of six 30° bins each bone's angle to the camera axis is in (paper, section 3).
+    """Predicts which of six 30° bins each bone's angle to the camera axis is in (paper, section 3).
 
     Level i has C / 2^i channels: a spatial block over the joints of a frame, a temporal block over
     the frames of a joint, then a Linear to the next level, the last one to the bins.
@@ -23,11 +23,10 @@ class BoneAwareModule(nn.Module):
 
     def __init__(
         self,
-        channel: int = 64,
-        depth: int = 4,
+        channel: int,
+        depth: int,
         d_state: int = 16,
         d_conv: int = 4,
-        num_bins: int = NUM_BINS,
     ) -> None:
         """channel must be divisible by 2^(depth - 1)."""
         super().__init__()
@@ -43,11 +42,11 @@ class BoneAwareModule(nn.Module):
         self.spatial_norm = nn.ModuleList(nn.LayerNorm(w, eps=LN_EPS) for w in widths)
         self.temporal_norm = nn.ModuleList(nn.LayerNorm(w, eps=LN_EPS) for w in widths)
         self.narrow = nn.ModuleList(
-            nn.Linear(w, out) for w, out in zip(widths, [*widths[1:], num_bins], strict=True)
+            nn.Linear(w, out) for w, out in zip(widths, [*widths[1:], NUM_BINS], strict=True)
         )
 
     def forward(self, pose_2d: Tensor) -> Tensor:
-        """(B, T, J, 3): x, y, confidence -> logits (B, T, J, num_bins), a bone at its child."""
+        """(B, T, J, 3): x, y, confidence -> logits (B, T, J, bins); a bone is at its child."""
         x: Tensor = self.embed(pose_2d)
         for spatial, spatial_norm, temporal, temporal_norm, narrow in zip(
             self.spatial,

@@ -60,12 +60,12 @@ def _prepared(module: M, config: Config) -> M:
 
 
 def bone_aware_from_weights(
-    state: State, source: str | os.PathLike[str], config: Config | None = None
+    state: State, source: str | os.PathLike[str], config: Config | None
 ) -> BoneAwareModule:
     """A BoneAwareModule with these weights; its sizes follow from their shapes.
 
-    config: of stage 2, for if_divide_out: like the released code, both stages have the same one.
-    Raises UserError if these are no such weights.
+    config: that of stage 2, whose if_divide_out holds for both stages, as in the released code.
+    Raises UserError if these are not such weights.
     """
     try:
         module = BoneAwareModule(

@@ -31,10 +31,10 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def mask(self, x: Tensor, axis: int = -2) -> Tensor | None:
+    def mask(self, x: Tensor, axis: int) -> Tensor | None:
         """The factor of each row of a branch x (..., C); None stands for 1. Rows lie along `axis`.
 
-        Kept rows are scaled by 1 / (1 - rate), so the expectation stays.
+        Kept rows are scaled by 1 / (1 - rate), so the expected value stays the same.
         """
         if not self.training or self.rate == 0:
             return None

@@ -27,7 +27,7 @@ class BoneBranch(nn.Module):
 
 
 class Fusion(nn.Module):
-    """A softmax-weighted sum of joint and bone features, the weights read from both."""
+    """A weighted sum of joint and bone features; the weights, a softmax, are computed from both."""
 
     def __init__(self, channel: int) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class ScanDirection(nn.Module):
     def draw_mamba_dt(self) -> None:
         """Draw the bias of dt_proj as Mamba does: dt = softplus(bias) is log-uniform.
 
-        Without it the bias keeps the initial values of a Linear.
+        Without this call, the bias keeps the initial values of a Linear.
         """
         bias = self.dt_proj.bias
         log_dt = torch.empty_like(bias).uniform_(math.log(DT_MIN), math.log(DT_MAX))
@@ -92,11 +92,11 @@ class BiMamba(nn.Module):
         self.sums = False  # see sum_directions()
 
     def out_weight(self) -> Tensor:
-        """(C, C), for the mean of the two directions; twice out_proj's where they are added."""
+        """(C, C), to be used with the mean of both directions: doubled where they are added."""
         return 2 * self.out_proj.weight if self.sums else self.out_proj.weight
 
     def forward(self, x: Tensor, axis: int = -2) -> Tensor:
-        """axis: the one that is scanned. Any axis leaves the order of x in memory as it is."""
+        """axis: the one that is scanned. The order of x in memory stays the same for any axis."""
         x, z = self.in_proj(x).chunk(2, dim=-1)
         x_forward = x if self.forward_graph is None else self.forward_graph(x)
         x_backward = x if self.backward_graph is None else self.backward_graph(x)
@@ -118,7 +118,7 @@ class BiMamba(nn.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its weights alone decide what it computes."""
+        """Whether the mixer's weights alone decide what it computes."""
         return (
             is_plain(self.in_proj, nn.Linear, bias=False)
             and is_plain(self.out_proj, nn.Linear, bias=False)
@@ -127,7 +127,7 @@ class BiMamba(nn.Module):
 
 
 def draw_backward_dt(model: nn.Module) -> None:
-    """Give the backward directions of a new model Mamba's dt too, which the released code does not.
+    """Start the backward directions of a new model with Mamba's dt too; the released code does not.
 
     Released: softplus(bias) starts between 0.47 and 0.97 in the backward direction (for dim 64),
     between 0.001 and 0.1 in the forward one.

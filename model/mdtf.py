@@ -15,7 +15,7 @@ class MDTF(nn.Module):
     """2D keypoints of a clip in, 3D poses out; used by training, evaluation and demo alike.
 
     The Bone Aware Module is frozen and always in eval mode. With bone_drop_path its DropPath stays
-    on in training and in evaluation, as in the released code, whose numbers are noisy.
+    on in training and evaluation, as in the released code, which makes the results noisy.
     Without a bone branch there is no Bone Aware Module (None).
     """
 
@@ -52,7 +52,7 @@ class MDTF(nn.Module):
     def bone_features(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone.
 
-        A frame in which stage 1 gives NaN or infinity gets NaN: argmax would make a bin of it.
+        Where stage 1 gives NaN or infinity, the whole frame is NaN: argmax would return a bin.
         """
         if self.bone_aware is None:
             raise ValueError("without a bone branch there are no bone features")

@@ -11,7 +11,7 @@ from model.ops import Statistics, joint_norm
 
 @contextmanager
 def statistics_seen_before(module: nn.Module) -> Iterator[None]:
-    """Inside, a forward of `module` is a repetition and leaves the running statistics alone."""
+    """Inside, a forward of `module` repeats an earlier one: running statistics do not change."""
     norms = [m for m in module.modules() if isinstance(m, JointNorm)]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

@@ -1,6 +1,6 @@
 """Whether the weights of a module alone decide what it computes.
 
-The kernels read weights, so a hook or a module in another's place must be noticed.
+The kernels read weights and call no module, so hooks and replaced modules must be noticed.
 """
 
 from torch import nn
@@ -13,8 +13,8 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module], *, bias: bool = Tr
 
     It does not if it is of another class, has hooks or a forward of its own, or lacks its weight.
     bias: whether a Linear, a convolution or a norm must have one, or must have none. A
-    parametrized weight is fine: reading it gives the parametrization's result. Hooks on all modules
-    at once are for has_global_hooks().
+    parametrized weight is fine: reading it gives the parametrization's result. Hooks that PyTorch
+    runs for all modules are not looked for: see has_global_hooks().
     """
     found = type(module)
     if module is None or (found is not kind and not _is_parametrized(module, kind)):
@@ -39,14 +39,14 @@ def _is_parametrized(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def has_global_hooks() -> bool:
-    """Whether some hook wants to see every module's call."""
+    """Whether there are hooks that PyTorch runs at every module's call."""
     return bool(_has_any_global_hook())
 
 
 def check_read_only(
     module: nn.Module, kind: type[nn.Module], name: str, *, bias: bool = True
 ) -> None:
-    """Raise ValueError unless a module that is read, but never called, is plain."""
+    """Raise ValueError unless a module, which is read but never called, is plain."""
     if not is_plain(module, kind, bias=bias):
         raise ValueError(
             f"{name} has a hook, or is no {kind.__name__} with{'' if bias else 'out'} bias: it is"

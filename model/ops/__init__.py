@@ -1,6 +1,6 @@
-"""The selective scan and the block around it: one definition, several backends held to it.
+"""The selective scan and the block around it: one definition, and backends that compute the same.
 
-Functions of tensors that know no module. A backend that is registered earlier is preferred.
+These are functions of tensors; they know no nn.Module. "auto" prefers what is registered first.
 """
 
 from model.ops.backend import (

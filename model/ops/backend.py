@@ -46,7 +46,7 @@ class Backend(Protocol):
         *,
         batch_statistics: bool,
     ) -> tuple[Tensor, GraphStatistics] | None:
-        """reference.residual_block(), or None for a block that it does not do at once."""
+        """reference.residual_block(), or None for a block that it does not compute as a whole."""
         return None
 
 
@@ -142,7 +142,7 @@ def bidirectional_inner(
     be x_backward); L is at `axis`. The backward direction runs from the last step to the first.
     Each direction: causal conv, SiLU, dt, B and C from x, softplus, scan. Returns
     0.5 (y_f + y_b) SiLU(z).
-    Under autocast it computes in float32: a state summed over long memory needs it.
+    Under autocast it computes in float32, because a state sums up many steps.
     """
     if torch.is_autocast_enabled(z.device.type):
         with torch.autocast(z.device.type, enabled=False):
@@ -163,9 +163,9 @@ def residual_block(
     *,
     batch_statistics: bool = False,
 ) -> tuple[Tensor, GraphStatistics]:
-    """reference.residual_block() by the default backend, at once where it can.
+    """reference.residual_block() by the default backend.
 
-    Else in PyTorch around the backend's inner block.
+    A block that the backend does not compute as a whole is PyTorch around its inner block.
     """
     if not torch.is_autocast_enabled(x.device.type):
         backend = _backend(x, "auto")

@@ -1,7 +1,7 @@
-"""Does a backend compute what reference.py says? Run before the kernels are used, and by the tests.
+"""Whether a backend computes what reference.py defines; asked by tests and before kernels run.
 
-Small cases of the inner block and the residual block: outputs and gradients against the definition
-in float64, and one NaN in each input and weight in turn, which must reach the same places.
+The cases are small inner blocks and residual blocks. Outputs and gradients are compared with the
+definition in float64. A NaN in any input or weight must reach the same places as in the definition.
 """
 
 import functools
@@ -22,6 +22,7 @@ from model.ops.weights import (
     Settings,
     Sizes,
     Weights,
+    split_directions,
     unflat,
 )
 
@@ -31,18 +32,18 @@ Function = Callable[..., Tensor]
 
 
 class Case(NamedTuple):
-    """A backend's function and its definition, of the same tensors."""
+    """A function of a backend and its definition, which take the same inputs."""
 
     name: str
     function: Function
     definition: Function
     inputs: dict[str, Tensor]
-    learnt: frozenset[str]  # the inputs by which there are derivatives
+    learnt: frozenset[str]  # the inputs that have a gradient
 
 
 def check(backend: Backend) -> str | None:
     """What is wrong with a backend, in one line, or None."""
-    with torch.inference_mode(False), torch.enable_grad():  # the caller may be in either
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
         for case in cases(backend, length=21):
             found = error(case)
             if not found < TOLERANCE:
@@ -55,7 +56,7 @@ def check(backend: Backend) -> str | None:
 
 # --- results --------------------------------------------------------------------------------------
 def error(case: Case) -> float:
-    """The largest, relative to each result's maximum; the definition in float64."""
+    """The largest error of the results, each relative to its maximum in the float64 definition."""
     found = results(case, case.function, torch.float32, case.inputs)
     exact = results(case, case.definition, torch.float64, case.inputs)
     return max(
@@ -64,8 +65,8 @@ def error(case: Case) -> float:
 
 
 def swallowed(case: Case, value: float) -> Iterator[str]:
-    """The inputs of which one place with `value` (NaN or infinity) leaves other places of the
-    results not finite than in the definition."""
+    """Put `value` (NaN or infinity) into one place of each input. Yields the inputs after which
+    other places of the results are not finite than in the definition."""
     for name, tensor in case.inputs.items():
         spoilt = tensor.clone()
         spoilt.view(-1)[tensor.numel() // 3] = value
@@ -84,13 +85,14 @@ def _finite(tensors: list[Tensor]) -> Tensor:
 def results(
     case: Case, function: Function, dtype: torch.dtype, inputs: dict[str, Tensor]
 ) -> list[Tensor]:
-    """The output and the derivatives by what is learnt."""
+    """The output, and the gradients of the learnt inputs."""
     leaves = {name: t.to(dtype).requires_grad_(name in case.learnt) for name, t in inputs.items()}
     with torch.set_grad_enabled(bool(case.learnt)):
         out = function(*leaves.values())
     if not case.learnt:
         return [out]
-    cotangent = case.inputs["x"].to(dtype)  # not the output: through a LayerNorm that gives zeros
+    # Not the output itself: after a LayerNorm, its gradients would be zero.
+    cotangent = case.inputs["x"].to(dtype)
     learnt = [leaf for leaf in leaves.values() if leaf.requires_grad]
     return [out.detach(), *torch.autograd.grad(out, learnt, cotangent)]
 
@@ -99,7 +101,7 @@ def results(
 def draw_weights(
     kind: type[Weights], sizes: Sizes, generator: torch.Generator, prefix: str = ""
 ) -> dict[str, Tensor]:
-    """Random weights by name, none at a neutral value; float64."""
+    """Random float64 weights by name; none has a neutral value, such as a factor of 1."""
     drawn = {}
     for leaf in LEAVES[kind]:
         size = sizes.of(leaf.size)
@@ -118,9 +120,9 @@ def draw_weights(
 
 
 def cases(backend: Backend, length: int, joints: int = 3) -> Iterator[Case]:
-    """The inner block; and the residual block for inference and training, where it does that.
+    """The inner block, and, if the backend has it, the residual block for inference and training.
 
-    length: of the inner block's sequences; 21 steps are not whole chunks.
+    length: steps of the inner block's sequences; 21 steps are not whole chunks.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -158,9 +160,7 @@ def cases(backend: Backend, length: int, joints: int = 3) -> Iterator[Case]:
 
 def run_inner(function: reference.Inner, x: Tensor, z: Tensor, *weights: Tensor) -> Tensor:
     """weights: those of the forward direction, then those of the backward one."""
-    of_one = len(LEAVES[DirectionWeights])
-    forward, backward = (unflat(DirectionWeights, w) for w in (weights[:of_one], weights[of_one:]))
-    return function(x, x, z, forward, backward)
+    return function(x, x, z, *split_directions(weights))
 
 
 def _block(
@@ -184,5 +184,5 @@ def run_block(
     *weights: Tensor,
 ) -> Tensor:
     y = _block(function, masks, batch_statistics, x, *weights)
-    assert y is not None  # cases() has asked
+    assert y is not None  # cases() has checked that
     return y

@@ -32,7 +32,7 @@ def _slices(total: int, size: int) -> Iterator[slice]:
 
 
 def _chunk_steps(length: int) -> int:
-    """Steps a chunk: balances the states kept (L / chunk) with those recomputed at once (chunk)."""
+    """The steps of a chunk: they balance kept states (L / chunk) and recomputed ones (chunk)."""
     return length if length <= 32 else math.ceil(math.sqrt(length))
 
 
@@ -92,22 +92,22 @@ class _LoopScan(torch.autograd.Function):
         grad_A = torch.zeros_like(A)
         for part in _row_slices(rows, length, A.numel()):
             inputs = [x[part].transpose(0, 1) for x in (u, delta, B, C, grad_y)]
-            carry = u.new_zeros(inputs[0].shape[1], *A.shape)  # what later steps ask of this state
+            carry = u.new_zeros(inputs[0].shape[1], *A.shape)  # the gradient from later steps
             for i in reversed(range(len(ctx.chunks))):
                 chunk = ctx.chunks[i]
                 u_t, delta_t, B_t, C_t, g_t = (x[chunk] for x in inputs)
                 start = starts[i, part]
                 decay, states = _chunk_states(u_t, delta_t, A, B_t, start, ctx.reverse)
-                # The derivative by h_t: its own read-out, and the next state through the decay.
+                # The gradient of h_t: from its read-out, and from the next state through the decay.
                 grad_h = g_t.unsqueeze(-1) * C_t.unsqueeze(-2)
                 order = list(_step_order(len(u_t), ctx.reverse))
                 for t in reversed(order):
                     carry = decay[t] * grad_h[t].add_(carry)
                 grad_C[part, chunk] = _contract_channels(g_t, states)
                 grad_B[part, chunk] = _contract_channels(delta_t * u_t, grad_h)
-                grad_input = (grad_h @ B_t.unsqueeze(-1)).squeeze(-1)  # by delta_t u_t
+                grad_input = (grad_h @ B_t.unsqueeze(-1)).squeeze(-1)  # of delta_t u_t
                 grad_u[part, chunk] = (grad_input * delta_t).transpose(0, 1)
-                # The derivative by the exponent delta_t A, in place of the decays.
+                # The gradient of the exponent delta_t A, in the memory of the decays.
                 exponent = decay.mul_(grad_h)
                 exponent[order[0]].mul_(start)
                 if len(order) > 1:

@@ -1,8 +1,8 @@
 """Matrix products on the CPU by the fastest library that computes them in float32.
 
-PyTorch's matmul precision "medium" hands them to oneDNN. With AVX-512 but no AMX, that still
-computes in true float32, up to twice as fast as MKL on an AMD CPU; a CPU with AMX or bfloat16
-instructions may round the factors to 8 bits. So it is tried, against float64.
+PyTorch's matmul precision "medium" hands them to oneDNN. With AVX-512 but no AMX, oneDNN still
+computes in true float32, up to twice as fast as MKL on an AMD CPU. With AMX or bfloat16
+instructions it may round the factors to 8 bits. So its results are first compared with float64.
 """
 
 import functools
@@ -25,7 +25,7 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def _error() -> float:
-    """Of products of the model's shapes, and those of their gradients."""
+    """The largest relative error of products with the shapes of the model and its gradients."""
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for rows, depth, columns in ((512, 64, 128), (512, 256, 128), (128, 512, 64)):

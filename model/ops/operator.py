@@ -1,5 +1,5 @@
-"""torch.library without the compiler: what it offers most easily loads torch._dynamo, and that
-takes three seconds. Evaluation and demo start without; training loads it with its optimizer."""
+"""Operators of torch.library. Its custom_op loads the compiler, torch._dynamo, which takes three
+seconds; these do not, so evaluation and demo start faster. (Training's optimizer loads it.)"""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def constant_result(function: F) -> F:
-    """As torch.compiler.assume_constant_result: called by torch.compile, not looked into."""
+    """Like torch.compiler.assume_constant_result: torch.compile calls it and does not trace it."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
@@ -41,6 +41,6 @@ class Operator:
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)
 
     def impl_autograd(self, function: F) -> F:
-        """In register_autograd's place: a function that applies a torch.autograd.Function."""
+        """Instead of register_autograd: a function that applies a torch.autograd.Function."""
         torch.library.impl(self.name, "Autograd", function)
         return function

@@ -1,5 +1,5 @@
-"""The selective scan, the bidirectional Mamba inner block and the residual block around it, as one
-reads them in the paper: plain functions of tensors of any dtype.
+"""The selective scan, the bidirectional Mamba inner block and the residual block around it, written
+as in the paper: plain functions of tensors of any dtype.
 
 Everything faster in this package is tested against these functions.
 Source: Gu & Dao 2023, algorithm 2 (S6), with its simplified discretisation of B.
@@ -123,8 +123,8 @@ def residual_block(
 ) -> tuple[Tensor, GraphStatistics]:
     """x + m1 mixer(LN(x)), then x + m2 MLP(LN(x)), then the last LayerNorm if there is one.
 
-    x: (..., L, C) with L at settings.axis -> same. batch_statistics: BatchNorm as in training; the
-    statistics it then took are returned for each direction's graph.
+    x: (..., L, C) with L at settings.axis -> same. batch_statistics: BatchNorm normalises with the
+    batch, as in training; then the statistics of each direction's graph are returned.
     """
     w, channels = weights, x.shape[-1:]
     normed = F.layer_norm(x, channels, w.norm1_weight, w.norm1_bias, settings.norm_eps)
@@ -170,8 +170,8 @@ def along(
     forward: DirectionWeights,
     backward: DirectionWeights,
 ) -> Tensor:
-    """`inner` where L is at `axis`. One tensor for both directions stays one: it has one
-    gradient."""
+    """`inner` of tensors with L at `axis`. If both directions read one tensor, it stays one, with
+    one gradient."""
     first, gate = x_forward.transpose(axis, -2), z.transpose(axis, -2)
     other = first if x_backward is x_forward else x_backward.transpose(axis, -2)
     return inner(first, other, gate, forward, backward).transpose(axis, -2)

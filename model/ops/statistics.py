@@ -1,5 +1,5 @@
-"""BatchNorm over the joints whose statistics are those of the whole batch, also when it is split
-over processes (PyTorch's SyncBatchNorm is for GPUs only). N frames, J joints, C channels."""
+"""BatchNorm over the joints, with the statistics of the whole batch even if processes share it
+(PyTorch's SyncBatchNorm is for GPUs only). N frames, J joints, C channels."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ from lib.processes import is_parallel
 
 
 class Statistics(NamedTuple):
-    """Of the values that a BatchNorm normalises, each (J,)."""
+    """Statistics of the values that a BatchNorm normalises, each (J,)."""
 
     mean: Tensor
     var: Tensor  # biased
-    values: Tensor | float  # how many are behind each
+    values: Tensor | float  # the number of values of a joint
 
 
-# Of both directions' graphs; None where there is none, or where they were not the batch's own.
+# Of both directions' graphs; None for no graph, and where running statistics were used.
 GraphStatistics = tuple[Statistics | None, Statistics | None]
 
 
@@ -36,7 +36,7 @@ def joint_norm(
     count = float(x.shape[0] * x.shape[2])
     if is_parallel():
         return _over_processes(x, weight, bias, count, eps)
-    # With momentum 1, batch_norm leaves in them what it normalises with.
+    # With momentum 1, batch_norm writes the batch's own statistics into these.
     mean, var = (torch.zeros_like(weight, requires_grad=False) for _ in range(2))
     y = F.batch_norm(x, mean, var, weight, bias, training=True, momentum=1.0, eps=eps)
     return y, Statistics(mean, var * ((count - 1) / count), count)
@@ -61,7 +61,7 @@ def _over_processes(
 
 
 def join_statistics(statistics: Tensor) -> None:
-    """From those of this process's values to those of all processes', in place.
+    """Turn the statistics of this process's values into those of all processes, in place.
 
     statistics: (3, J): mean, biased variance, number of values.
     """

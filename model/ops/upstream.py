@@ -19,8 +19,8 @@ from model.ops.weights import DirectionWeights
 def missing() -> str | None:
     """Why the upstream kernels cannot run, or None if they can.
 
-    The packages import without their compiled parts (and then fail, or crawl, when called), so
-    those parts are what is asked for.
+    The packages can be imported without their compiled parts, and then fail or are very slow when
+    called. So this imports the compiled parts.
     """
     for module in ("selective_scan_cuda", "causal_conv1d_cuda"):
         try:

@@ -5,12 +5,13 @@ these classes. Sizes: C channels, N states, R rank of dt, K taps, H hidden chann
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 from torch import Tensor
 
-FIXED = "fixed"  # the mark of a tensor that no gradient is wanted for
+FIXED = "fixed"  # marks a tensor that has no gradient
 
 
 class DirectionWeights(NamedTuple):
@@ -67,7 +68,7 @@ W = TypeVar("W", DirectionWeights, GraphWeights, BlockWeights)
 
 
 class Sizes(NamedTuple):
-    """What the sizes of all weights follow from; joints is 0 without a graph."""
+    """The numbers that the sizes of all weights follow from; joints is 0 without a graph."""
 
     channels: int
     states: int
@@ -77,7 +78,7 @@ class Sizes(NamedTuple):
     joints: int = 0
 
     def of(self, size: str) -> tuple[int, ...]:
-        """Of a size as it is written above, "R+2N C" for instance."""
+        """The shape that a size written above stands for, "R+2N C" for instance."""
         c, n, r = self.channels, self.states, self.rank
         numbers = {"1": 1, "C": c, "2C": 2 * c, "N": n, "R": r, "R+2N": r + 2 * n}
         numbers |= {"K": self.taps, "H": self.hidden, "J": self.joints}
@@ -114,7 +115,7 @@ def _parts(kind: type[Weights]) -> Iterator[Part]:
             yield Part(name, None, (leaf,), type(None) in get_args(kind_or_union))
 
 
-# Of each of the classes above: its fields, and all its tensors in their order.
+# The fields of each class above, and all its tensors in order.
 PARTS: dict[type, tuple[Part, ...]] = {}
 LEAVES: dict[type, tuple[Leaf, ...]] = {}
 for _kind in (DirectionWeights, GraphWeights, BlockWeights):
@@ -136,7 +137,7 @@ def flat(weights: Weights) -> list[Tensor | None]:
 
 
 def unflat(kind: type[W], tensors: Sequence[Tensor | None]) -> W:
-    """flat(), backwards."""
+    """The inverse of flat()."""
     rest: Iterator[Tensor | None] = iter(tensors)
     values: list[object] = []
     for part in PARTS[kind]:
@@ -148,8 +149,16 @@ def unflat(kind: type[W], tensors: Sequence[Tensor | None]) -> W:
     return kind._make(values)
 
 
+def split_directions(tensors: Iterable[Tensor]) -> tuple[DirectionWeights, DirectionWeights]:
+    """The weights of the forward direction, and those of the backward one, which follow them."""
+    rest = iter(tensors)
+    count = len(DirectionWeights._fields)
+    forward = DirectionWeights._make(itertools.islice(rest, count))
+    return forward, DirectionWeights._make(rest)
+
+
 def sizes_of(weights: DirectionWeights | BlockWeights) -> Sizes:
-    """Read off the tensors; whether the others agree is for wrong_size() to say."""
+    """The sizes of some of the tensors; wrong_size() says whether the others agree."""
     direction = weights.forward if isinstance(weights, BlockWeights) else weights
     channels, states = direction.A_log.shape
     sizes = Sizes(channels, states, direction.dt_proj.shape[-1], direction.conv_weight.shape[-1])
@@ -178,7 +187,7 @@ def _expected(kind: type[Weights], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
 
 
 def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
-    """The first tensor that is missing, has not its size, or not the type and device of `like`."""
+    """The first tensor that is missing, has another size, or not the type and device of `like`."""
     missing = _missing(weights)
     if missing:
         return f"{missing} is missing"
@@ -201,7 +210,7 @@ class Settings(NamedTuple):
 
     axis: int = -2  # the one that is scanned
     norm_eps: float = 1e-5  # of the block's LayerNorms
-    last_eps: float = 1e-5  # of the one after it
+    last_eps: float = 1e-5  # of the LayerNorm after the block
     graph_eps: float = 1e-5  # of the graphs' LayerNorm and BatchNorm
 
 

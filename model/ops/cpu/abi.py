@@ -1,7 +1,7 @@
 """The compiled kernels' C interface: structures, argument types, thread count.
 
-The structures are declared here only: declarations() gives them to the compiler as
-csrc/structures.h, and those of weights follow from weights.py.
+The structures are declared only here: declarations() writes them for the compiler, which reads them
+as structures.h. The structures of weights follow from weights.py.
 """
 
 import ctypes
@@ -40,9 +40,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def thread_count() -> int:
-    """PyTorch's thread count, or MDTF_KERNEL_THREADS.
+    """How many threads a kernel takes: MDTF_KERNEL_THREADS, else as many as PyTorch.
 
-    One in a forked process: OpenMP's threads do not survive a fork, and waiting for them hangs.
+    A forked process takes one: OpenMP's threads do not survive a fork, and waiting for them hangs.
     """
     if _forked:
         return 1
@@ -81,8 +81,8 @@ Shape = _structure(
 )
 # A tensor (outer, inner, length, channels): strides in elements, channels contiguous.
 View = _structure("View", **_pointers("data"), outer=_int, inner=_int, step=_int)
-# out: in a forward written, in a backward the derivative by it. states: (DIRECTIONS, rows,
-# chunks - 1, states, channels) padded, or NULL.
+# out: the forward writes it; in the backward it is the gradient of the output. states: (DIRECTIONS,
+# rows, chunks - 1, states, channels) padded, or NULL.
 Inner = _structure(
     "Inner",
     shape=Shape,
@@ -92,16 +92,16 @@ Inner = _structure(
     out=View,
     states=_pointer,
 )
-# x[1] may be x[0]: then the sum is written.
+# x[1] may be x[0]: then the sum of both gradients is written there.
 InnerGrads = _structure("InnerGrads", x=View * DIRECTIONS, z=View, weights=_Direction * DIRECTIONS)
-# What a block's forward keeps for its backward, see block.Kept; NULL where there is none.
+# What a block's forward keeps for its backward, see block.Kept; NULL for a part a block lacks.
 Kept = _structure(
     "Kept",
     **_pointers("inner_x", "z", "inner", "states", "before_last"),
     **dict.fromkeys(("graph_out", "mixed", "statistics"), _pointer * DIRECTIONS),
 )
-# x and out as in Inner, of the scanned axis. masks: (rows), or NULL for 1. A graph's pointers are
-# NULL where there is none; sums: (rows, 2), scratch.
+# x and out as in Inner; length is the scanned axis. mask1, mask2: (rows), NULL stands for 1. The
+# pointers of a graph are NULL in a direction without one. sums: (rows, 2), scratch.
 Block = _structure(
     "Block",
     shape=Shape,
@@ -117,7 +117,8 @@ Block = _structure(
     kept=Kept,
     sums=_pointer * DIRECTIONS,
 )
-# Gradients, and scratch for the derivatives by inner_x, z, inner and graph_out. totals: (2, J).
+# Gradients: those of weights and x are results, those of inner_x, z, inner and graph_out scratch.
+# totals: (2, J).
 BlockGrads = _structure(
     "BlockGrads",
     weights=_Block,
@@ -127,7 +128,7 @@ BlockGrads = _structure(
 )
 
 
-# What the kernels are called with; all other structures are inside of these.
+# The structures that kernels are called with; all others are inside of these.
 EXCHANGED = {s.__name__: s for s in (Inner, InnerGrads, Block, BlockGrads)}
 
 
@@ -171,12 +172,12 @@ def shape(x: Tensor, sizes: Sizes) -> ctypes.Structure:
 
 
 def weights(kind: type[Weights], tensors: Iterable[Tensor | None]) -> ctypes.Structure:
-    """Of tensors in the order of weights.flat()."""
+    """The structure of `kind` for tensors in the order of weights.flat()."""
     return pointers(_WEIGHTS[kind], tensors)
 
 
 def both_directions(tensors: Iterable[Tensor]) -> Any:
-    """Of the weights (or gradients) of one direction, then of the other."""
+    """Both directions' structures for the weights (or gradients) of one, then of the other."""
     return pointers(_BothDirections, tensors).both
 
 
@@ -187,7 +188,7 @@ class _BothDirections(ctypes.Structure):
 def block(
     x: Tensor, out: Tensor, tensors: Iterable[Tensor | None], sizes: Sizes, settings: Settings
 ) -> ctypes.Structure:
-    """What inference needs of a Block. x, out: (..., J or T, C) as they are in the clip."""
+    """A Block with the fields that inference needs. x, out: (..., J or T, C), as in the clip."""
     x, out = x.transpose(settings.axis, -2), out.transpose(settings.axis, -2)
     return Block(
         shape=shape(x, sizes),
@@ -203,7 +204,7 @@ def block(
 
 # --- the library ----------------------------------------------------------------------------------
 def call(function: Callable[..., int], *structures: ctypes.Structure) -> None:
-    """Call a kernel with as many threads as are wanted. Raises MemoryError."""
+    """Call a kernel with thread_count() threads. Raises MemoryError."""
     if function(*(ctypes.byref(s) for s in structures), thread_count()):
         raise MemoryError("not enough memory for the scan's scratch buffers")
 

@@ -62,7 +62,7 @@ def _build_and_check() -> str | None:
     try:
         abi.library()
         wrong = check(Cpu())
-    except (KernelUnavailable, AttributeError) as error:  # a library without some function
+    except (KernelUnavailable, AttributeError) as error:  # the library may lack a function
         wrong = str(error)
     if wrong:
         log.warning("no C kernel, the slower PyTorch scan runs instead: %s", wrong)

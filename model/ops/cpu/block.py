@@ -1,10 +1,10 @@
 """A whole residual block by the compiled kernels: one operator for inference, one with gradients.
 
-One operator for all, because a clip's kernels are so short that PyTorch's own work shows. The
-forward with gradients saves the block's input, the scan's inputs, states and output, each graph's
-mix and the last norm's input; the rest is recomputed. float32 on the CPU, differentiable once.
-Inference has a kernel of its own (csrc/infer.h), which writes none of these: through the one for
-training (csrc/train.h) a block took 5 to 29 % longer.
+A whole block is one operator, because a clip's kernels are so short that the time of PyTorch's own
+work shows. The forward with gradients saves the block's input, the scan's inputs, states and
+output, each graph's mix and the last norm's input; the rest is recomputed. float32 on the CPU,
+differentiable once. Inference has its own kernel (csrc/infer.h), which saves nothing: through the
+kernel for training (csrc/train.h) a block took 5 to 29 % longer.
 """
 
 import ctypes
@@ -40,13 +40,13 @@ from model.ops.weights import (
 )
 
 IS_LEARNT = tuple(leaf.is_learnt for leaf in LEAVES[BlockWeights])
-# Running statistics will have moved when a backward runs, and it does not need them.
+# The backward does not need the running statistics, which the next forward may have changed.
 IS_SAVED = tuple(leaf.is_learnt or leaf.name == "adjacency" for leaf in LEAVES[BlockWeights])
 
 
 @constant_result
 def takes(channels: int, hidden: int, joints: int) -> bool:
-    """Whether the kernels can do blocks of these sizes: whole vectors of channels."""
+    """Whether the kernels take blocks of these sizes: channels must be whole vectors."""
     library = abi.library()
     lanes, most = library.mdtf_lanes(), library.mdtf_max_joints()
     return bool(channels % lanes == 0 and hidden % lanes == 0 and joints <= most)
@@ -57,7 +57,7 @@ def dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 def read_weights(x: Tensor, weights: Sequence[Tensor | None]) -> tuple[BlockWeights, Sizes]:
-    """By name, with their sizes. Raises ValueError where those are not as the kernels trust."""
+    """The weights by name, and their sizes. Raises ValueError: the kernels do not check them."""
     named = unflat(BlockWeights, weights)
     sizes = sizes_of(named)
     check_weights(x, named, sizes)
@@ -85,14 +85,14 @@ def _(x: Tensor, weights: list[Tensor | None], axis: int, eps: list[float]) -> T
 
 # --- with gradients -------------------------------------------------------------------------------
 class Kept(NamedTuple):
-    """What the forward leaves for the backward; what a block lacks is empty. x: contiguous."""
+    """What the forward keeps for the backward; a tensor is empty where the block lacks the part."""
 
-    inner_x: Tensor  # (..., C), as all that has no other size
+    inner_x: Tensor  # (..., C), like all tensors here without another size
     z: Tensor
     inner: Tensor  # the scan's output
     states: Tensor
-    before_last: Tensor  # what the last norm is of
-    forward_out: Tensor  # of the graph convolutions
+    before_last: Tensor  # the last norm's input
+    forward_out: Tensor  # the graph convolutions' outputs
     backward_out: Tensor
     forward_mixed: Tensor
     backward_mixed: Tensor
@@ -103,8 +103,10 @@ class Kept(NamedTuple):
     def room(
         cls, x: Tensor, weights: BlockWeights, sizes: Sizes, settings: Settings, keep: bool
     ) -> "Kept":
+        """Uninitialised tensors; x must be contiguous."""
+
         def room(is_there: object, size: Sequence[int] = x.shape) -> Tensor:
-            return x.new_empty(size if is_there is not None else 0)  # each another tensor
+            return x.new_empty(size if is_there is not None else 0)
 
         forward, backward = weights.forward_graph, weights.backward_graph
         return cls(
@@ -131,7 +133,7 @@ def _struct(
     sizes: Sizes,
     settings: Settings,
 ) -> tuple[ctypes.Structure, list[Tensor]]:
-    """The structure, and scratch that must live as long. out: or the derivative by it."""
+    """The structure, and its scratch, which must live as long. out: or its gradient."""
     struct = abi.block(x, out, weights, sizes, settings)
     struct.mask1, struct.mask2 = map(abi.pointer, masks)
     struct.kept = abi.pointers(abi.Kept, kept)
@@ -193,7 +195,7 @@ def _(
 
 
 def _gradients(x: Tensor, weights: list[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
-    """Room for the derivatives by x and by the weights; None by what is not learnt."""
+    """Uninitialised gradients of x and of the weights; None for a weight that is not learnt."""
     by_weights = [
         torch.empty_like(w, memory_format=torch.contiguous_format)
         if w is not None and is_learnt
@@ -215,7 +217,7 @@ def _backward(
     eps: list[float],
     batch_statistics: bool,
 ) -> list[Tensor]:
-    """The derivatives by x, then by each weight that there is and that is learnt."""
+    """The gradients of x, then of each learnt weight that the block has."""
     x, grad, weights = x.contiguous(), grad.contiguous(), dense(weights)
     named, library = unflat(BlockWeights, weights), abi.library()
     sizes, settings, masks = sizes_of(named), Settings(axis, *eps), dense((mask1, mask2))
@@ -239,7 +241,7 @@ def _backward(
     abi.call(library.mdtf_train_leave_backward, struct, by)
     for totals in all_totals:
         if not batch_statistics:
-            totals.zero_()  # running ones do not depend on x
+            totals.zero_()  # running statistics do not depend on x
         elif is_parallel():
             dist.all_reduce(totals)
     if all_totals:
@@ -264,8 +266,8 @@ def _(
 
 
 class _Block(torch.autograd.Function):
-    """Takes and gives tensors one by one, never in lists: what torch.library does to lists in
-    register_autograd costs as much as half of the rest around a small block."""
+    """Takes and returns single tensors, no lists: torch.library's register_autograd is slow with
+    lists, which would make the work around a small block half as long again."""
 
     @staticmethod
     def forward(
@@ -277,7 +279,7 @@ class _Block(torch.autograd.Function):
         mask2: Tensor | None,
         *weights: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():  # the operator itself, not this once more
+        with torch._C._AutoDispatchBelowAutograd():  # calls the kernels, not this function again
             out, *saved = torch.ops.mdtf.block_forward(
                 x, mask1, mask2, list(weights), *settings, keep
             )
@@ -285,14 +287,14 @@ class _Block(torch.autograd.Function):
         kept_weights = (w if s else None for w, s in zip(weights, IS_SAVED, strict=True))
         ctx.save_for_backward(x, mask1, mask2, *kept_weights, *saved)
         ctx.mark_non_differentiable(*saved)
-        ctx.set_materialize_grads(False)  # zeros for what is kept are megabytes
+        ctx.set_materialize_grads(False)  # no megabytes of zeros for the kept tensors
         return out, *saved
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         if not ctx.kept:
             raise RuntimeError("the block ran without keeping what its backward needs")
-        # Read once: with recomputed blocks each reading computes anew.
+        # Read once: where blocks are recomputed, every access to saved_tensors computes again.
         x, mask1, mask2, *rest = ctx.saved_tensors
         tensors = iter(rest)
         weights = list(itertools.islice(tensors, len(IS_SAVED)))
@@ -332,7 +334,7 @@ def block(
 ) -> tuple[Tensor, GraphStatistics] | None:
     """`reference.residual_block` of x (B, T, J, C) or (N, L, C) by the compiled kernels.
 
-    None where they cannot: other dimensions, channels that are no whole vectors.
+    None where they cannot: x has other dimensions, or its channels are no whole vectors.
     """
     sizes = sizes_of(weights)
     if x.dim() not in (3, 4) or (sizes.joints and settings.axis != -2):

@@ -1,8 +1,8 @@
 """Compiles the C kernels at first use, for this CPU, and remembers the result.
 
 The library lies in the user's cache folder, under a name made of the sources, the compiler, its
-flags and the CPU, so any change of these builds anew. It is written beside and renamed: processes
-that build at once do the work twice, and neither sees half a file.
+flags and the CPU, so any change of these builds anew. It is written under another name and then
+renamed: of processes that build at the same time, each does the work, and none sees half a file.
 """
 
 import ctypes
@@ -25,8 +25,8 @@ EXTRA_FLAGS_VARIABLE = "MDTF_KERNEL_CFLAGS"  # for sanitizers and experiments
 BUILD_TIMEOUT = 300  # seconds, against a hang: a build takes two or three on an idle machine
 
 _FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", "-fvisibility=hidden", "-w"]
-# The first that compiles is taken: for this very CPU (GCC and clang spell it differently on ARM)
-# with threads, then without what the compiler lacks.
+# The first variant that compiles is taken: for this CPU (on ARM, GCC and clang spell that
+# differently) and with threads, then without what a compiler may lack.
 _VARIANTS = [
     ["-march=native", "-fopenmp"],
     ["-mcpu=native", "-fopenmp"],

@@ -1,11 +1,10 @@
 """The inner block by the compiled kernels, as PyTorch operators.
 
-Registered with torch.library, so torch.compile and torch.export see opaque operators with a shape
-function, and autograd their hand-written backward. float32 on the CPU, differentiable once.
+They are registered with torch.library, so torch.compile and torch.export see opaque operators with
+a shape function, and autograd uses their own backward. float32 on the CPU, differentiable once.
 """
 
 import ctypes
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,15 @@ from torch import Tensor
 
 from model.ops.cpu import abi
 from model.ops.operator import Operator
-from model.ops.weights import BlockWeights, DirectionWeights, Sizes, flat, sizes_of, wrong_size
+from model.ops.weights import (
+    BlockWeights,
+    DirectionWeights,
+    Sizes,
+    flat,
+    sizes_of,
+    split_directions,
+    wrong_size,
+)
 
 
 def dense_channels(x: Tensor) -> Tensor:
@@ -23,19 +30,19 @@ def dense_channels(x: Tensor) -> Tensor:
 
 
 def like(x: Tensor) -> Tensor:
-    """Uninitialised and dense, its dimensions in memory in x's order but channels innermost."""
+    """An uninitialised dense tensor with x's order of axes in memory, but channels innermost."""
     return torch.empty_like(dense_channels(x))
 
 
 def empty_like(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Uninitialised, each contiguous."""
+    """Uninitialised contiguous tensors of the same sizes."""
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
 
 
 def empty_states(x: Tensor, sizes: Sizes, keep: bool) -> Tensor:
-    """Room for the states that the backward starts its chunks from, none if not `keep`.
+    """Room for the states from which the backward starts its chunks; empty unless `keep`.
 
-    x: (..., L, C). As many floats as mdtf_kept_floats says, also for symbolic shapes.
+    x: (..., L, C). The size is that of mdtf_kept_floats, but shapes may be symbolic here.
     """
     library = abi.library()
     lanes, max_chunk = library.mdtf_lanes(), library.mdtf_max_chunk()
@@ -62,7 +69,7 @@ def _check_tensor(name: str, x: Tensor, like: Tensor) -> None:
 
 
 def check_weights(x: Tensor, weights: DirectionWeights | BlockWeights, sizes: Sizes) -> None:
-    """The kernels trust sizes and types: raise ValueError where they are not as they should be."""
+    """Raise ValueError where sizes or types are wrong: the kernels do not check them."""
     most = abi.library().mdtf_max_taps()
     if sizes.taps > most:
         raise ValueError(
@@ -75,15 +82,8 @@ def check_weights(x: Tensor, weights: DirectionWeights | BlockWeights, sizes: Si
 
 # --- operators ------------------------------------------------------------------------------------
 # `weights`: those of the forward direction, then those of the backward one.
-def _directions(weights: list[Tensor]) -> list[DirectionWeights]:
-    rest = iter(weights)
-    return [
-        DirectionWeights(*itertools.islice(rest, len(DirectionWeights._fields))) for _ in range(2)
-    ]
-
-
 def _sizes(weights: list[Tensor]) -> Sizes:
-    forward, _ = _directions(weights)
+    forward, _ = split_directions(weights)
     return sizes_of(forward)
 
 
@@ -109,11 +109,11 @@ def _struct(
 def _inner_forward(
     x_forward: Tensor, x_backward: Tensor | None, z: Tensor, weights: list[Tensor], keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """The output, and (if `keep`) the states that the backward starts its chunks from."""
+    """The output, and (if `keep`) the states from which the backward starts its chunks."""
     x_backward = x_forward if x_backward is None else x_backward
     _check_tensor("x_forward", x_forward, z)
     _check_tensor("x_backward", x_backward, z)
-    for direction in _directions(weights):
+    for direction in split_directions(weights):
         check_weights(z, direction, sizes_of(direction))
     x_forward, x_backward, z = map(dense_channels, (x_forward, x_backward, z))
     weights = [w.contiguous() for w in weights]
@@ -146,7 +146,7 @@ def _inner_backward(
     weights: list[Tensor],
     states: Tensor,
 ) -> list[Tensor]:
-    """The derivatives by x_forward, x_backward (if it is another tensor), z, and each weight."""
+    """The gradients of x_forward, x_backward (if it is another tensor), z, and each weight."""
     by_x_forward, *rest = grads = _gradients(x_forward, x_backward, z, weights)
     by_x_backward = by_x_forward if x_backward is None else rest.pop(0)
     by_z, *by_weights = rest
@@ -181,7 +181,7 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -
     _, states = output
     ctx.save_for_backward(x_forward, x_backward, z, states, *weights)
     ctx.kept = keep
-    ctx.set_materialize_grads(False)  # the states have none, and zeros for them are megabytes
+    ctx.set_materialize_grads(False)  # no megabytes of zeros for the states, which have no gradient
 
 
 def _autograd(ctx: Any, grad: Tensor, _by_states: None) -> tuple[Any, ...]:
@@ -202,7 +202,7 @@ _inner_backward.register_autograd(no_second_derivative)
 
 # --- the function ---------------------------------------------------------------------------------
 def _at_most_two_batch_dims(x: Tensor) -> Tensor:
-    """The kernels know strides of one or two batch dimensions; more are copied if need be."""
+    """The kernels take one or two batch dimensions; more are joined, with a copy if need be."""
     if x.dim() in (3, 4):
         return x
     return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])

@@ -19,7 +19,7 @@ INLINE int has_graph(const Block *in, int direction) {
     return graph_weights(&in->weights, direction)->norm_weight != NULL;
 }
 
-/* Other memory, laid out as `like`. */
+/* A view of `data` with the strides of `like`. */
 INLINE View view_like(View like, float *data) {
     like.data = data;
     return like;

@@ -7,13 +7,8 @@
 #pragma once
 #include "vector.h"
 
-#if LANES == 16
 #define TILE_ROWS 6
-#define TILE_VECTORS 4
-#else
-#define TILE_ROWS 6
-#define TILE_VECTORS 2
-#endif
+#define TILE_VECTORS (LANES == 16 ? 4 : 2)
 
 typedef struct {
     const float *data;
@@ -60,7 +55,7 @@ INLINE void gemm_strip(const int vectors, int64_t rows, int64_t depth, Strided a
     }
 }
 
-/* The columns of B and C that are still to be done. */
+/* The columns of B and C that are not computed yet. */
 typedef struct {
     const float *b;
     float *c;
@@ -103,8 +98,8 @@ static __attribute__((noinline)) void gemm_packed(int64_t rows, int64_t depth, i
     gemm_columns(rows, depth, a, (Columns){packed, c, columns / LANES}, 0, c_row, accumulate);
 }
 
-/* B' (outputs, depth), as a Linear's weight lies in memory, to the panels of gemm_packed. If
- * `below` is given, it has as many rows again, and is stacked below. */
+/* Packs B', a Linear's weight (outputs, depth), into the panels of gemm_packed. below: NULL, or a
+ * second weight of the same size, whose rows follow those of the first. */
 static void pack_panels(const float *weight, const float *below, int64_t outputs, int64_t depth,
                         float *packed) {
     const int64_t columns = below ? 2 * outputs : outputs;

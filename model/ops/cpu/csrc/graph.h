@@ -2,9 +2,9 @@
  *
  *   n = LN(x);  mixed = Â V n + U n, with biases;  out = relu(n + BN(mixed))
  *
- * BatchNorm has one statistic a joint, of the whole batch, so forward and backward have two passes
- * each, and the caller may join statistics and totals over processes in between. Kept are x, mixed
- * and out. Rows are dense, whole frames of joints.
+ * BatchNorm has one statistic for each joint, over the whole batch. So forward and backward have two
+ * passes each; between them, the caller may join statistics and totals over processes. The forward
+ * keeps x, mixed and out. Rows are dense and form whole frames of joints.
  */
 #pragma once
 #include "arena.h"
@@ -17,15 +17,16 @@ typedef struct {
     const float *own, *own_bias, *neighbours, *neighbours_bias; /* U and V: (channels, channels) */
     const float *bn_weight, *bn_bias; /* (joints) */
     const float *adjacency;           /* (joints, joints), symmetric */
-    float *mixed, *out, *sums;        /* (rows, channels), the same, (rows, 2): scratch */
+    float *mixed, *out;               /* (rows, channels) */
+    float *sums;                      /* (rows, 2), scratch */
     float *statistics; /* (3, joints): mean, biased variance and number of mixed's values */
     float eps;
 } Graph;
 
 typedef struct {
-    const float *out; /* (rows, channels): the derivative by out */
-    float *totals;    /* (2, joints): the sums of dy and of dy (mixed - mean), dy the derivative by
-                         BatchNorm's output; 0 where the statistics do not depend on x */
+    const float *out; /* (rows, channels): the gradient of out */
+    float *totals;    /* (2, joints): the sums of dy and of dy (mixed - mean), where dy is the gradient
+                         of BatchNorm's output; 0 where the statistics do not depend on x */
     float *x;         /* (rows, channels), added to */
     float *norm_weight, *norm_bias, *own, *own_bias, *neighbours, *neighbours_bias; /* written */
     float *bn_weight, *bn_bias;                                                     /* written */
@@ -48,8 +49,8 @@ static void mix_joints(const float *adjacency, int64_t joints, int64_t rows, int
     }
 }
 
-/* --- forward, first pass: n to out, mixed, and of each row of mixed its mean and the sum of its
- * squared deviations from that */
+/* --- forward, first pass: writes n to out, and mixed; sums takes the mean of each row of mixed, and
+ * the sum of its squared deviations from that mean */
 typedef struct {
     float *own, *neighbours; /* packed */
 } GraphShared;
@@ -82,7 +83,7 @@ static void graph_mix_tile(const Graph *in, const GraphShared *w, int64_t first,
     }
 }
 
-/* The statistics from those rows, of equally many values each. */
+/* The statistics of each joint from the sums of its rows, which have equally many values. */
 static void graph_statistics(const Graph *in) {
     const int64_t joints = in->joints, frames = in->rows / joints;
     for (int64_t j = 0; j < joints; j++) {
@@ -122,8 +123,8 @@ static void graph_output_tile(const Graph *in, int64_t first, int64_t rows) {
     }
 }
 
-/* --- backward, first pass: of each row the sums of dy and of dy (mixed - mean). Where out is NaN,
- * the gradient passes: only what relu has cut off is 0. */
+/* --- backward, first pass: sums takes, for each row, the sums of dy and of dy (mixed - mean). The
+ * gradient is 0 only where relu has cut off; where out is NaN, it passes. */
 INLINE vec through_relu(vec grad, vec out) { return select_vec(out <= splat(0.0f), (vec){}, grad); }
 
 static void graph_sums_tile(const Graph *in, const GraphGrads *grads, int64_t first, int64_t rows) {
@@ -144,7 +145,7 @@ static void graph_sums_tile(const Graph *in, const GraphGrads *grads, int64_t fi
     }
 }
 
-/* The totals of those rows, and from them BatchNorm's own gradients. */
+/* The totals of each joint from the sums of its rows, and the gradients of BatchNorm's weights. */
 static void graph_totals(const Graph *in, const GraphGrads *grads) {
     const int64_t joints = in->joints;
     for (int64_t j = 0; j < joints; j++) {

@@ -1,5 +1,5 @@
 /* The first half of a residual block, up to its mixer's inner block, for training:
- * n = LN(x), first = W0 n, second = W1 n. It keeps x only, and computes n again in the backward, a
+ * n = LN(x), first = W0 n, second = W1 n. The forward keeps only x; the backward computes n again, a
  * tile of rows at a time. Rows are dense.
  */
 #pragma once
@@ -11,7 +11,7 @@ typedef struct {
     const float *x;
     const float *norm_weight, *norm_bias;
     const float *weight; /* (2 channels, channels): W0 above W1 */
-    float *out[2];       /* forward: written; backward: the derivatives by them */
+    float *out[2];       /* forward: written; backward: their gradients */
     float eps;
 } Head;
 

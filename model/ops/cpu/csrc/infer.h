@@ -1,10 +1,10 @@
-/* A whole residual block for inference, row tiles and sequences in cache throughout:
+/* A whole residual block for inference; tiles of rows and sequences stay in the cache:
  *
  *   x += out_proj(inner(graph_f(LN(x)), graph_b(LN(x)), z))       x += MLP(LN(x))
  *
  * and, if one is given, the LayerNorm that follows the block.
- * BatchNorm with its running statistics is folded to one multiply-add. Weights are repacked at every call, which costs less
- * than a hundredth of it, and can never be out of date.
+ * BatchNorm with its running statistics becomes one multiply-add. Weights are packed at every call,
+ * so they are never out of date; that takes less than a hundredth of the call.
  */
 #pragma once
 #include "block.h"
@@ -94,7 +94,7 @@ static void graph_convolution(const Block *in, const PackedBlock *w, int directi
         const int64_t j = row % joints;
         const float *frame = wide + (row - j) * 2 * c, *adjacency = in->weights.adjacency + j * joints;
         int64_t neighbours[MAX_JOINTS], count = 0;
-        float total = 0; /* of Â's row: what V's bias is multiplied with */
+        float total = 0; /* the sum of Â's row: the factor of V's bias */
         for (int64_t k = 0; k < joints; k++)
             if (adjacency[k] != 0) {
                 neighbours[count++] = k;

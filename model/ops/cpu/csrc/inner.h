@@ -2,7 +2,7 @@
  * convolution, SiLU, the projections to dt, B and C, softplus and the scan; then
  * out = 0.5 (y_forward + y_backward) SiLU(z).
  *
- * A sequence is worked off in chunks of steps that stay in the cache from one stage to the next.
+ * A sequence is computed in chunks of steps, which stay in the cache from one stage to the next.
  * Nothing is flipped: the backward direction walks its rows from the last to the first.
  */
 #pragma once
@@ -13,11 +13,11 @@
 
 enum { DIRECTIONS = 2, MAX_TAPS = 4 };
 
-/* Everything padded: channels and rank to vectors, states to blocks. */
+/* Padded sizes: channels and rank to vectors, states to blocks. */
 typedef struct {
     int64_t channels, states, rank;
-    int64_t projected, used; /* columns of x's projections B | C | dt, without dt's padding */
-    int64_t chunk, kept;     /* steps a chunk; states kept for the backward */
+    int64_t projected, used; /* columns of B | C | dt; the same without dt's padding */
+    int64_t chunk, kept;     /* steps of a chunk; states kept for the backward */
 } Padded;
 
 INLINE Padded padded_sizes(const Shape *s) {
@@ -42,7 +42,7 @@ typedef struct {
     float *dt_proj;     /* (rank, channels) */
     float *dt_proj_t;   /* (channels, rank) */
     float *dt_bias;     /* (channels) */
-    float *A;           /* (states, channels): the weights A log2(e), the gradients those by A */
+    float *A;           /* (states, channels): as weights A log2(e), as gradients those of A */
     float *D;           /* (channels) */
 } Packed;
 
@@ -91,7 +91,7 @@ static void pack(const Shape *s, const Padded *p, const DirectionWeights *from, 
     memcpy(w->D, from->D, s->channels * sizeof(float));
 }
 
-/* pack(), backwards: the summed gradients of the weights `of` to where PyTorch wants them. */
+/* The reverse of pack(): writes g, the summed gradients of the weights `of`, in PyTorch's layout. */
 static void unpack(const Shape *s, const Padded *p, const Packed *g, const DirectionWeights *of,
                    const DirectionWeights *to) {
     for (int64_t c = 0; c < s->channels; c++) {
@@ -138,7 +138,7 @@ INLINE void store_part(float *p, vec v, int64_t count) {
     for (int64_t i = 0; i < count; i++) p[i] = v[i];
 }
 
-/* What one direction computes of one chunk. */
+/* What one direction computes for one chunk. */
 typedef struct {
     float *x;         /* (taps - 1 + chunk, channels): the input, with the steps before */
     float *u;         /* (chunk, channels): after convolution and SiLU, the scan's input */
@@ -147,8 +147,8 @@ typedef struct {
     float *y;         /* (chunk, channels) */
     float *state;     /* (states, channels) */
     float *zeros;     /* (states, channels): the state at the start, never written */
-    float *silu_slope, *delta_slope; /* (chunk, channels): derivatives of SiLU and softplus where
-                                        they were evaluated; NULL if not wanted */
+    float *silu_slope, *delta_slope; /* (chunk, channels): derivatives of SiLU and softplus at their
+                                        inputs; NULL in the forward */
 } Stage;
 
 static Stage take_stage(Arena *arena, const Shape *s, const Padded *p, int for_backward) {
@@ -186,7 +186,7 @@ INLINE void convolve(const Padded *p, const Packed *w, int64_t steps, const Stag
         }
 }
 
-/* Everything of steps [first, first + steps) up to the scan's inputs. */
+/* Computes the scan's inputs for the steps [first, first + steps). */
 INLINE Chunk prepare_chunk(const Shape *s, const Padded *p, const Packed *w, Rows x, int64_t first,
                            int64_t steps, const Stage *stage) {
     const int64_t channels = p->channels, before = s->taps - 1;

@@ -1,5 +1,5 @@
-/* The gradients of inner.h. Each chunk is recomputed from the state kept at its start, and swept
- * from the sequence's last chunk to its first. */
+/* The gradients of inner.h. The chunks follow from the sequence's last to its first; each one is
+ * recomputed from the state kept at its start. */
 #pragma once
 #include "inner.h"
 
@@ -8,7 +8,7 @@ typedef struct {
     Trace trace;
     float *grad_y, *grad_gate, *grad_u, *grad_delta; /* (chunk, channels) */
     float *grad_projected;               /* (chunk, projected) */
-    float *grad_conv; /* (chunk + taps - 1, channels): and of the steps after the chunk */
+    float *grad_conv; /* (chunk + taps - 1, channels): of the chunk and of the steps after it */
     float *carry;     /* (states, channels) */
     Packed grads[DIRECTIONS]; /* sums */
 } BackwardScratch;
@@ -32,7 +32,8 @@ static void take_inner_grads(Arena *arena, const Shape *s, const Padded *p, Pack
     for (int d = 0; d < DIRECTIONS; d++) grads[d] = take_packed(arena, s, p, 0);
 }
 
-/* Through the gate: grad_y, and z's gradient but for the factor y, which is not known yet. */
+/* Back through the gate: grad_y, and grad_gate, z's gradient without its factor y, which is not known
+ * yet. */
 INLINE void gate_backward(const Shape *s, const Padded *p, Rows grad_out, Rows z, int64_t first,
                           int64_t steps, float *grad_y, float *grad_gate) {
     for (int64_t t = 0; t < steps; t++) {
@@ -47,7 +48,7 @@ INLINE void gate_backward(const Shape *s, const Padded *p, Rows grad_out, Rows z
     }
 }
 
-/* z's gradient, the factor included; with `add` to the other direction's. */
+/* z's gradient: grad_gate times y. With `add`, it is added to that of the other direction. */
 INLINE void gate_gradient(const Shape *s, const Padded *p, int64_t first, int64_t steps,
                           const float *y, const float *grad_gate, Rows grad_z, int add) {
     for (int64_t t = 0; t < steps; t++) {
@@ -60,8 +61,8 @@ INLINE void gate_gradient(const Shape *s, const Padded *p, int64_t first, int64_
     }
 }
 
-/* Back through dt_proj, x_proj and their softplus, to the derivative by the scan's input u, to
- * which grad_u (already the scan's own share of it) is completed. */
+/* Back through softplus, dt_proj and x_proj. grad_u holds the scan's share of u's gradient; the share
+ * of the projections is added to it. */
 INLINE void projection_backward(const Shape *s, const Padded *p, const Packed *w, int64_t steps,
                                 const BackwardScratch *b, const Packed *g) {
     const int64_t channels = p->channels, projected = p->projected, dt = 2 * p->states;
@@ -90,7 +91,7 @@ INLINE void conv_backward(const Shape *s, const Padded *p, const Packed *w, int6
                           int64_t steps, const BackwardScratch *b, Rows grad_x, int add,
                           const Packed *g, const int taps) {
     const int64_t channels = p->channels;
-    /* A step's x reaches the taps - 1 steps after it: keep the first rows of the chunk after. */
+    /* A step's x reaches the taps - 1 steps after it: keep the first rows of the following chunk. */
     memmove(b->grad_conv + steps * channels, b->grad_conv, (taps - 1) * channels * sizeof(float));
     for (int64_t i = 0; i < steps * channels; i += LANES)
         store(b->grad_conv + i, load(b->grad_u + i) * load(b->stage.silu_slope + i));
@@ -132,7 +133,7 @@ static void inner_backward_row(const Inner *in, const InnerGrads *grads, const P
         memset(b->grad_conv, 0, (s->taps - 1) * p->channels * sizeof(float));
         for (int64_t index = p->kept; index >= 0; index--) {
             int64_t first = index * p->chunk, steps = smaller(p->chunk, s->length - first);
-            if (index > 1) /* a chunk's time is enough to fetch the next one's from memory */
+            if (index > 1) /* the next state arrives from memory while this chunk is computed */
                 prefetch(kept_state(in, p, direction, row, index - 1), p->states * p->channels);
             const float *state =
                 index ? kept_state(in, p, direction, row, index) : b->stage.zeros;

@@ -2,11 +2,11 @@
  *
  * A forward's threads take sequences as they come, since each sequence's result is its own. A
  * backward is split into parts of fixed extent; the parts' weight gradients are added in the order of
- * the parts. Results depend on `threads` at most, never on how they were scheduled or how many were
- * granted. One thread starts none at all, so that a forked process, which has lost its parent's,
- * can run it.
+ * the parts. Results may depend on `threads`, but never on the scheduling or on how many threads the
+ * system grants. With threads = 1 no thread is started, so a forked process, which has lost its
+ * parent's threads, can run a kernel.
  *
- * Every function returns 0, or OUT_OF_MEMORY having written nothing of use.
+ * Every kernel returns DONE or OUT_OF_MEMORY; after OUT_OF_MEMORY its outputs are not valid.
  */
 #include "infer.h"
 #include "train.h"
@@ -14,7 +14,7 @@
 #define EXPORT __attribute__((visibility("default")))
 enum { DONE = 0, OUT_OF_MEMORY = 1 };
 
-/* What the caller compares its own structures with. */
+/* The caller compares these with the sizes of its own structures. */
 #define SIZE_OF(type) \
     EXPORT int64_t mdtf_sizeof_##type(void) { return sizeof(type); }
 SIZE_OF(Inner)
@@ -152,10 +152,10 @@ static void take_leave_shared(Arena *arena, const Train *in, const Padded *p, Tr
     w->tail = take_tail_shared(arena, &in->tail);
 }
 
-/* The graph whose sizes both have; there is one. */
+/* A graph of the block, for the sizes, which both graphs share; the block has at least one. */
 INLINE const Graph *some_graph(const Train *in) { return &in->graph[in->graph[0].joints ? 0 : 1]; }
 
-/* With graphs: the head, their mixes and the statistics of those. */
+/* The first part of a block with graphs: the head, each graph's mix and its statistics. */
 EXPORT int mdtf_train_enter(const Block *block, int64_t threads) {
     const Train in = train_parts(block, NULL);
     const Padded p = padded_sizes(&block->shape);
@@ -185,8 +185,8 @@ EXPORT int mdtf_train_enter(const Block *block, int64_t threads) {
     return DONE;
 }
 
-/* One pass over all rows or sequences, `count` at a time: what leave_group does at once where
- * sequences are dense. */
+/* One pass over all rows or sequences, `count` at a time. Where sequences are dense, GROUPS does the
+ * work of the three other passes. */
 enum Pass { GROUPS, HEADS, INNERS, TAILS };
 static void leave_pass(enum Pass pass, const Train *in, const Padded *p, const TrainShared *w,
                        const Scratch *scratch, int64_t rows, int64_t count, int64_t threads) {
@@ -209,7 +209,7 @@ static void leave_pass(enum Pass pass, const Train *in, const Padded *p, const T
     }
 }
 
-/* The rest; without a graph the whole block. */
+/* The second part of a block with graphs; the whole block without graphs. */
 EXPORT int mdtf_train_leave(const Block *block, int64_t threads) {
     const Train in = train_parts(block, NULL);
     const Padded p = padded_sizes(&block->shape);
@@ -236,7 +236,7 @@ EXPORT int mdtf_train_leave(const Block *block, int64_t threads) {
     return DONE;
 }
 
-/* As leave_pass, over the tiles of each part. */
+/* Like leave_pass, but each part works on its own tiles. */
 static void leave_backward_pass(enum Pass pass, const Train *in, const TrainGrads *grads,
                                 const Padded *p, const TrainShared *w, const Scratch *scratch,
                                 int64_t rows, int64_t count, int64_t threads) {
@@ -263,7 +263,8 @@ static void leave_backward_pass(enum Pass pass, const Train *in, const TrainGrad
     }
 }
 
-/* Back to the graphs, whose totals it leaves; without a graph through the whole block. */
+/* The backward of mdtf_train_leave: back to the graphs, and their totals; without graphs, through
+ * the whole block. */
 EXPORT int mdtf_train_leave_backward(const Block *block, const BlockGrads *by, int64_t threads) {
     const Train in = train_parts(block, by);
     const TrainGrads grads = train_grads(block, by);
@@ -304,7 +305,7 @@ EXPORT int mdtf_train_leave_backward(const Block *block, const BlockGrads *by, i
     return DONE;
 }
 
-/* With graphs: back through them and the head. */
+/* The backward of mdtf_train_enter: back through the graphs and the head. */
 EXPORT int mdtf_train_enter_backward(const Block *block, const BlockGrads *by, int64_t threads) {
     const Train in = train_parts(block, by);
     const TrainGrads grads = train_grads(block, by);

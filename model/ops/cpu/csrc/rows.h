@@ -1,13 +1,13 @@
-/* What happens to each row of channels by itself, in tiles of rows: LayerNorm and GELU with their
- * derivatives, and sums over rows. Channels are a multiple of LANES.
+/* Functions of rows of channels, in tiles of rows: LayerNorm and GELU with their derivatives, and
+ * sums over rows. Channels are a multiple of LANES.
  */
 #pragma once
 #include "gemm.h"
 
-/* Rows worked off together: enough to make a matrix product fast, few enough to stay in cache. */
+/* Rows that are computed together: enough for a fast matrix product, few enough for the cache. */
 enum { ROW_TILE = 48 };
 
-/* Sequences that go through a block together: short ones fill a tile. */
+/* How many sequences go through a block together: as many short ones as fill a tile. */
 INLINE int64_t sequences_of_a_tile(int64_t length) {
     int64_t sequences = ROW_TILE / (length ? length : 1);
     return sequences ? sequences : 1;
@@ -20,7 +20,7 @@ INLINE void copy_row(int64_t channels, const float *from, float *to) {
     for (int64_t c = 0; c < channels; c += LANES) store(to + c, load(from + c));
 }
 
-/* Of each of up to LANES rows its mean, and the sum of its squared deviations from it. */
+/* For each of up to LANES rows: its mean, and the sum of its squared deviations from that mean. */
 INLINE void moments(int64_t rows, int64_t channels, const float *x, int64_t x_row, vec *mean,
                     vec *deviation) {
     vec sums[LANES] = {0}, squares[LANES] = {0};
@@ -35,8 +35,8 @@ INLINE void moments(int64_t rows, int64_t channels, const float *x, int64_t x_ro
     *deviation = lane_sums(squares);
 }
 
-/* Each row to mean 0 and variance 1, then scaled and shifted; rows of x may be strided. If
- * `statistics` is given, it takes mean and 1/deviation of each row. */
+/* Brings each row to mean 0 and variance 1, then scales and shifts it. x_row: the stride of x's rows.
+ * statistics: NULL, or (rows, 2) for the mean and 1/deviation of each row. */
 static void layer_norm(int64_t rows, int64_t channels, const float *x, int64_t x_row,
                        const float *weight, const float *bias, float eps, float *y,
                        float *statistics) {
@@ -67,7 +67,7 @@ INLINE void store_pairs(int64_t rows, vec first, vec second, float *pairs) {
     }
 }
 
-/* The derivative by x, added to grad_x, and by weight and bias, added to theirs. */
+/* Adds the gradients of x, weight and bias to grad_x, grad_weight and grad_bias. */
 static void layer_norm_backward(int64_t rows, int64_t channels, const float *x,
                                 const float *weight, const float *statistics, const float *grad_y,
                                 float *grad_x, float *grad_weight, float *grad_bias) {
@@ -109,8 +109,8 @@ static void layer_norm_backward(int64_t rows, int64_t channels, const float *x,
 }
 
 /* Φ(x), exact to float32, and exp(-x²/2) on the way: 1 - Φ(a √2) = exp(-a²) P(t) / 2 with
- * t = 1 / (1 + 0.45 a), the form of Abramowitz & Stegun 7.1.26, P of degree 7 instead of 5 (4e-9
- * instead of 1.5e-7: over the blocks of a model that one shows). */
+ * t = 1 / (1 + 0.45 a), the form of Abramowitz & Stegun 7.1.26. P has degree 7 instead of 5, for an
+ * error of 4e-9 instead of 1.5e-7, which would add up over the blocks of a model. */
 INLINE vec normal_cdf(vec x, vec *density) {
     vec a = abs_vec(x) * 0.70710678118654752f, t = reciprocal(1.0f + 0.45f * a);
     vec p = splat(0.09195892478f);
@@ -145,8 +145,8 @@ INLINE void add_bias(int64_t rows, int64_t channels, const float *bias, float *x
             store(x + r * channels + c, load(x + r * channels + c) + load(bias + c));
 }
 
-/* Matrix products with a Linear's weight (outputs, inputs) as it lies in memory: the derivative by
- * its input is grad_y W, that by W the sum over rows of grad_y' x. */
+/* The gradients of a Linear y = W x, with W (outputs, inputs) as it lies in memory: of x it is
+ * grad_y W, of W the sum over rows of grad_y' x. */
 INLINE void linear_input_gradient(int64_t rows, int64_t outputs, int64_t inputs, const float *grad_y,
                                   const float *weight, float *grad_x, int accumulate) {
     gemm(rows, outputs, inputs, (Strided){grad_y, outputs, 1}, weight, inputs, grad_x, inputs,

@@ -2,23 +2,23 @@
  *
  *   h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t      y_t = C_t . h_t + D u_t
  *
- * Rows are steps in the order they are scanned (a reversed sequence is staged in reversed order).
- * Channels are padded to whole vectors and states to whole blocks; the padding computes numbers
- * nobody reads. A block of STATE_BLOCK states of LANES channels stays in registers through a whole
- * chunk. A is given times log2(e), so that the decay is one exp2.
+ * Rows are steps in the order in which they are scanned (a reversed sequence lies in the buffers in
+ * reversed order). Channels are padded to whole vectors and states to whole blocks; nobody reads the
+ * results of the padding. A block of STATE_BLOCK states of LANES channels stays in registers through
+ * a whole chunk. A is multiplied by log2(e) before, so that the decay is one exp2.
  */
 #pragma once
 #include "vector.h"
 
-/* States worked off together. In the forward as many as leave registers for the rest (there are 32
- * with AVX-512, else 16 or more); in the backward as many as leave room in the first-level cache for
- * everything inside a chunk. */
+/* States that are computed together. The forward takes as many as leave registers for the rest (there
+ * are 32 with AVX-512, else 16 or more); the backward (TRACE_BLOCK) takes as many as let all values
+ * of a chunk fit into the first-level cache. */
 #define STATE_BLOCK LANES
 #define TRACE_BLOCK 8
 #define MAX_CHUNK 18
 
-/* Steps a chunk: the backward keeps the state at each chunk's start and, of the chunk it works on,
- * everything inside. Even chunks, so none is tiny. */
+/* The steps of a chunk. For the backward, the state at each chunk's start is kept; the values inside
+ * a chunk are computed again. The chunks are about equally long, so none is tiny. */
 INLINE int64_t chunk_steps(int64_t length) {
     int64_t chunks = (length + MAX_CHUNK - 1) / MAX_CHUNK;
     return chunks ? (length + chunks - 1) / chunks : 1;
@@ -34,8 +34,8 @@ typedef struct {
 } Chunk;
 
 /* One block of states of one vector of channels, from the state `from` to the state `to`. Adds to y
- * (the block at n = 0 starts it). With `trace`, every step's states and decays are kept there for the
- * backward instead of the last state. */
+ * (the block at n = 0 starts it). With `trace`, it writes the states and decays of every step for the
+ * backward, and no last state. */
 INLINE void scan_block(const Chunk *k, int64_t n, int64_t channel, const float *from, float *to,
                        float *y, vec *states, vec *decays, const int trace) {
     const int block = trace ? TRACE_BLOCK : STATE_BLOCK;
@@ -68,7 +68,7 @@ INLINE void scan_block(const Chunk *k, int64_t n, int64_t channel, const float *
             store(to + (n + i) * k->channels + channel, h[i]);
 }
 
-/* y of the chunk, and the state (states, channels) at its end from that at its start. */
+/* Computes y of a chunk, and the state (states, channels) at its end from the state at its start. */
 INLINE void scan_chunk(const Chunk *k, const float *from, float *to, float *y) {
     for (int64_t n = 0; n < k->states; n += STATE_BLOCK)
         for (int64_t channel = 0; channel < k->channels; channel += LANES)
@@ -79,7 +79,7 @@ typedef struct {
     float *u, *delta; /* (steps, channels), written */
     float *B, *C;     /* (steps, states) with row stride `width`, written */
     int64_t width;
-    float *A; /* (states, channels), added to: by A, not A log2(e) */
+    float *A; /* (states, channels), added to; the gradient of A, not of A log2(e) */
     float *D; /* (channels), added to */
 } ChunkGrads;
 
@@ -95,9 +95,9 @@ INLINE Trace trace_in(float *scratch) {
     return (Trace){v, v + MAX_CHUNK * TRACE_BLOCK, v + 2 * MAX_CHUNK * TRACE_BLOCK};
 }
 
-/* The reverse sweep over what scan_block traced. `carry` (states, channels) is the derivative by
- * the state that leaves the chunk, and becomes that by the state that enters it. The `first` vector
- * of channels starts the sums of dB and dC. */
+/* The reverse sweep over the trace of scan_block. `carry` (states, channels) holds the gradient of
+ * the state at the chunk's end, and then that of the state at its start. The `first` vector of
+ * channels starts the sums of dB and dC. */
 INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float *state,
                         const float *grad_y, float *carry, const Trace *trace,
                         const ChunkGrads *grads, const int first) {
@@ -120,7 +120,7 @@ INLINE void sweep_block(const Chunk *k, int64_t n, int64_t channel, const float 
             vec before = t ? h[i - TRACE_BLOCK] : load(state + (n + i) * k->channels + channel);
             vec by_h = g[i] + gy * C[i];
             g[i] = decay[i] * by_h;
-            vec exponent = g[i] * before; /* the derivative by delta_t A */
+            vec exponent = g[i] * before; /* the gradient of delta_t A */
             by_input += by_h * B[i];
             by_exponent += exponent * a;
             dA[i] += exponent * delta;

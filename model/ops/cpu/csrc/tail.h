@@ -2,9 +2,9 @@
  *
  *   y = x + m1 W inner;  out = y + m2 (W2 GELU(W1 LN(y) + b1) + b2)
  *
- * and, if one is given, the LayerNorm that follows the block. It keeps its inputs (and what the last
- * norm was of) and computes the rest again in the backward, a tile of rows at a time.
- * Rows are dense. m1 and m2 are one factor a row: DropPath.
+ * and, if one is given, the LayerNorm that follows the block. The forward keeps its inputs and the
+ * last norm's input; the backward computes the rest again, a tile of rows at a time.
+ * Rows are dense. m1 and m2 hold one factor for each row (DropPath).
  */
 #pragma once
 #include "arena.h"
@@ -19,8 +19,8 @@ typedef struct {
     const float *fc1, *fc1_bias;  /* (hidden, channels) */
     const float *fc2, *fc2_bias;  /* (channels, hidden) */
     const float *last_weight, *last_bias; /* of the norm after the block, or NULL */
-    float *before_last;           /* (rows, channels), with a last norm: what it is of */
-    float *out;                   /* forward: written; backward: the derivative by it */
+    float *before_last;           /* (rows, channels): the input of the last norm, if there is one */
+    float *out;                   /* forward: written; backward: its gradient */
     float eps, last_eps;
 } Tail;
 
@@ -161,7 +161,7 @@ static void tail_backward_tile(const Tail *in, const TailGrads *grads, const Tai
     const TailScratch *f = &b->forward;
     const TailGrads *sums = &b->grads;
 
-    /* Again what the forward had: y in f->x, LN(y), GELU and its slope. */
+    /* Computes again y (in f->x), LN(y), GELU and its slope. */
     gemm_packed(rows, c, c, (Strided){inner, c, 1}, w->out_proj, f->branch, c, 0);
     add_masked(rows, c, in->x + first * c, from_row(in->mask1, first), f->branch, f->x);
     layer_norm(rows, c, f->x, c, in->norm_weight, in->norm_bias, in->eps, f->normed,
@@ -175,7 +175,7 @@ static void tail_backward_tile(const Tail *in, const TailGrads *grads, const Tai
             store(b->slope + r * h + i, cdf + raw * density * 0.39894228040143268f);
         }
 
-    /* b->grad: the derivative by y + m2 MLP, then by y. */
+    /* b->grad: the gradient of y + m2 MLP, then that of y. */
     if (in->last_weight) {
         const float *before = in->before_last + first * c;
         layer_norm(rows, c, before, c, in->last_weight, in->last_bias, in->last_eps, b->grad,

@@ -3,8 +3,8 @@
  *   head -> graph convolution in each direction (or none) -> inner block -> tail
  *
  * Where a sequence's rows lie one after the other (a frame's joints), a group of sequences goes
- * through as many parts at once as BatchNorm's statistics allow, and what passes between them stays
- * in the cache. Otherwise (a joint's frames) every part is done with all rows before the next.
+ * through as many parts at once as BatchNorm's statistics allow; the data between the parts stays in
+ * the cache. Otherwise (a joint's frames) each part computes all rows before the next part begins.
  */
 #pragma once
 #include "block.h"
@@ -16,7 +16,7 @@
 typedef struct {
     Head head;
     Graph graph[DIRECTIONS];
-    Inner inner; /* its out, backward: scratch that tail's derivative by it is written to */
+    Inner inner; /* in the backward, its out is scratch for its gradient, which the tail writes */
     Tail tail;
 } Train;
 
@@ -27,8 +27,8 @@ typedef struct {
     TailGrads tail;
 } TrainGrads;
 
-/* --- the parts of a block. `by` is NULL in the forward; in the backward, out is the derivative by
- * the block's output, and the parts' outputs are the derivatives by them. */
+/* --- the parts of a block. `by` is NULL in the forward. In the backward, the outputs of the block
+ * and of its parts hold their gradients. */
 static Graph graph_part(const Block *in, int direction) {
     const GraphWeights *w = graph_weights(&in->weights, direction);
     const Shape *s = &in->shape;
@@ -168,7 +168,7 @@ static TrainScratch take_train_scratch(Arena *arena, const Train *in, const Padd
     return b;
 }
 
-/* Up to what BatchNorm's statistics are of. */
+/* Computes all that BatchNorm's statistics need. */
 static void enter_tile(const Train *in, const TrainShared *w, int64_t first, int64_t rows,
                        const TrainScratch *b) {
     head_forward_tile(&in->head, w->head, first, rows, b->rows);
@@ -177,7 +177,7 @@ static void enter_tile(const Train *in, const TrainShared *w, int64_t first, int
             graph_mix_tile(&in->graph[d], &w->graph[d], first, rows, b->rows);
 }
 
-/* The rest, of dense sequences; without a graph it is everything. */
+/* The rest of the block, for dense sequences; without graphs, the whole block. */
 static void leave_group(const Train *in, const Padded *p, const TrainShared *w, int64_t first,
                         int64_t sequences, const TrainScratch *b) {
     const int64_t length = in->inner.shape.length, from = first * length, rows = sequences * length;
@@ -198,11 +198,11 @@ typedef struct {
     TailBackwardScratch tail;
     BackwardScratch inner;
     HeadBackwardScratch head;
-    GraphBackwardScratch graph; /* of both directions, but for the sums */
+    GraphBackwardScratch graph; /* of both directions, except for the sums */
     GraphGrads graph_grads[DIRECTIONS];
 } TrainBackwardScratch;
 
-/* The sums come last, from the returned piece on. */
+/* The summed gradients are the last pieces; the first of them is returned. */
 static float *take_leave_scratch(Arena *arena, const Train *in, const Padded *p,
                                  TrainBackwardScratch *b) {
     b->tail = take_tail_backward_scratch(arena, &in->tail);
@@ -245,7 +245,7 @@ static void leave_backward_group(const Train *in, const TrainGrads *grads, const
 static void enter_backward_tile(const Train *in, const TrainGrads *grads, int64_t first,
                                 int64_t rows, const TrainBackwardScratch *b) {
     const int64_t c = in->head.channels;
-    if (in->graph[0].joints && in->graph[1].joints) /* nothing but their backward adds to it */
+    if (in->graph[0].joints && in->graph[1].joints) /* nobody else has written x's gradient */
         memset(grads->graph[0].x + first * c, 0, rows * c * sizeof(float));
     for (int d = 0; d < DIRECTIONS; d++) {
         if (!in->graph[d].joints) continue;

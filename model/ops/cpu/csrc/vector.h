@@ -37,14 +37,14 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
 
 INLINE vec load(const float *p) { return *(const vec_unaligned *)p; }
 INLINE void store(float *p, vec v) { *(vec_unaligned *)p = v; }
-/* A sum of many terms is made of the sums of few: one long sum would round each at its own size. */
+/* Adds a sum of a few terms to a long sum. That rounds less than adding each term to the long sum. */
 INLINE void add_to(float *p, vec v) { store(p, load(p) + v); }
 INLINE vec splat(float x) { return (vec){} + x; }
 INLINE vec select_vec(ivec mask, vec a, vec b) {
     return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
 }
 
-/* NaN where x is NaN, whatever `other` (a constant, never NaN) is. The instructions return their
+/* The maximum and the minimum of x and a constant; NaN where x is NaN. The instructions return their
  * second operand if either is NaN, so x must be the second. */
 INLINE vec max_vec(vec x, vec other) {
 #if AVX512
@@ -66,14 +66,14 @@ INLINE vec min_vec(vec x, vec other) {
 }
 INLINE vec abs_vec(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-/* 2^x to 1e-7 relative, exact at 0; exactly 0 from -127 down, infinite at 128; NaN of NaN, since the
- * polynomial is NaN then and multiplies. x must be at most 128.
+/* 2^x with a relative error of 1e-7. It is exact at 0, exactly 0 from -127 down, infinite at 128, and
+ * NaN where x is NaN, since then the polynomial is NaN. x must be at most 128.
  *
  * x = n + k/ENTRIES + r: 2^(k/ENTRIES) is looked up by the CPU's permutation instruction, 2^r is a
  * short polynomial, 2^n an addition to the exponent's bits. Adding 1.5 * 2^23 / ENTRIES rounds x to
  * whole entries and leaves n and k in the sum's low bits. The polynomial is minimax but for p(0) = 1
- * and (with tables) p'(0) = ln 2: it must not be off near 0, where slow decays live, since a state
- * remembers thousands of such steps. */
+ * and (with tables) p'(0) = ln 2. It must be accurate near 0: slow decays are there, and a state
+ * multiplies thousands of them. */
 #if AVX512 || AVX2
 #if AVX512
 #define ENTRIES_LOG2 4
@@ -125,8 +125,8 @@ INLINE vec exp2_vec(vec x) {
 
 /* 1/x to float32's accuracy, for x from 1 to infinity. With AVX-512, the CPU's estimate and a Newton
  * step take half of the time that a division does; AVX2's estimate is too coarse for one step. The
- * estimate r of an infinite x is 0, and 1 - x r then NaN: the maximum makes a number of that, while
- * the r of a NaN stays NaN. */
+ * estimate r of an infinite x is 0, so 1 - x r is NaN, which the maximum replaces by -1. If x is NaN,
+ * r is NaN and stays so. */
 INLINE vec reciprocal(vec x) {
 #if AVX512
     vec r = (vec)_mm512_rcp14_ps((__m512)x);
@@ -155,7 +155,7 @@ INLINE vec softplus(vec x, vec *exponential) {
     return max_vec(x, splat(0.0f)) + p * e;
 }
 
-/* Its derivative, sigmoid(x), from the exponential that softplus computed. */
+/* The derivative of softplus, sigmoid(x), from the exponential that softplus computed. */
 INLINE vec softplus_slope(vec x, vec exponential) {
     vec r = reciprocal(1.0f + exponential);
     return select_vec(x < splat(0.0f), exponential * r, r);
