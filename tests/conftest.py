@@ -82,3 +82,25 @@ def parity_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(NEEDS_SHARED)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """Random weights of a small model, for the demo: its plumbing is tested, not the poses."""
+    from lib.checkpoint import save_checkpoint
+    from lib.config import make_config
+    from model.build import build_bone_aware, build_lifter
+
+    torch.manual_seed(0)
+    training = {"learning_rate": 1e-3, "batch_size": 1, "epochs": 1}
+    first = make_config({**training, "channel": 16, "st_depth": 2, "n_frames": 9}, "test", 1)
+    second = make_config({**training, "channel": 16, "st_depth": 2, "n_frames": 9}, "test", 2)
+    path = tmp_path_factory.mktemp("run") / "best_epoch.pth.tr"
+    contents = {
+        "model": build_lifter(second).state_dict(),
+        "bone_aware": build_bone_aware(first).state_dict(),
+        "config": second.as_dict(),
+        "epoch": 1,
+    }
+    save_checkpoint(path, contents)
+    return path

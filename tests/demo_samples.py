@@ -1,11 +1,13 @@
-"""For the demo's tests: a video whose frames can be told apart, and somebody who stands."""
+"""For the demo's tests: a video whose frames can be told apart, people who stand and walk."""
 
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from lib.camera import camera_to_world
+from lib.keypoints import COCO_17
 from lib.skeleton import H36M
 
 
@@ -54,3 +56,30 @@ def standing(frames: int = 60, turn: float = 0.0, lean: float = 0.0) -> np.ndarr
 def in_camera(world: np.ndarray, pitch: float) -> np.ndarray:
     """The inverse of camera_to_world, found from the images of the axes."""
     return world @ camera_to_world(np.eye(3), pitch).T
+
+
+class Reader:
+    """A "detector" that finds one person at x = the frame's number."""
+
+    layout = COCO_17
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self.delay = delay
+        self.numbers: list[int] = []
+
+    def __call__(self, frames):
+        for frame in frames:
+            time.sleep(self.delay)
+            self.numbers.append(number_in(frame))
+            person = np.full((1, 17, 3), 0.5, dtype=np.float32)
+            person[0, :, 0] = number_in(frame) + np.arange(17)
+            person[0, :, 1] = 10 + np.arange(17) ** 1.5
+            yield person
+
+
+def walking(frames: int, people: int = 1) -> np.ndarray:
+    """(P, F, 17, 3) pixels in 640 x 480."""
+    pose = np.random.default_rng(1).random((17, 3)) * [80, 200, 0.5] + np.array([100, 100, 0.5])
+    shift = np.stack([np.arange(frames), np.zeros(frames), np.zeros(frames)], axis=-1)
+    apart = np.array([250, 0, 0]) * np.arange(people)[:, None, None, None]
+    return (pose + shift[:, None] + apart).astype(np.float32)

@@ -85,3 +85,15 @@ def test_mediapipe_follows_two_people_side_by_side():
         noses = sorted(people[:, 0, 0])
         assert noses[0] < 600 < noses[1]
         assert noses[0] + noses[1] == pytest.approx(1199, abs=25)
+
+
+@needs_shared(MEDIA)
+def test_mediapipe_finds_the_juggler():
+    pytest.importorskip("mediapipe")
+    with np.load(MEDIA.with_name("keypoints_video_juggle.npz"), allow_pickle=False) as sample:
+        expected = sample["h36m17"][:20]
+    detector = choose_detector("mediapipe").make()
+    with Video(str(MEDIA)) as video:
+        frames = [frame for _, frame in zip(range(20), video.frames(), strict=False)]
+    found = np.stack([detector.layout.to_h36m(people[0]) for people in detector(frames)])
+    assert np.abs(found - expected)[..., :2].mean() < 2  # pixels
