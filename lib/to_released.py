@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             " steps and begins this epoch anew"
         )
     config = _config(checkpoint)
-    keys = ("channel", "st_depth", "d_state", "n_frames")
+    keys = ("channel", "st_depth", "d_state", "n_frames", "if_divide_out")
     print("its config there: " + ", ".join(f"{key}: {getattr(config, key)}" for key in keys))
     return 0
 

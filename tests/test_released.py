@@ -101,7 +101,7 @@ def test_what_is_written_for_the_released_code_reads_back_bit_for_bit(data, runs
     second, first = tmp_path / "second.pth.tr", tmp_path / "new" / "first.pth.tr"
     flags = [] if prefix else ["--no-prefix"]
     out = export(runs / "stage2", second, "--stage1-output", first, *flags)
-    assert "channel: 8, st_depth: 1, d_state: 4, n_frames: 9" in out
+    assert "channel: 8, st_depth: 1, d_state: 4, n_frames: 9, if_divide_out: True" in out
     ours = torch.load(runs / "stage2" / BEST, weights_only=True)
     for path, part, shapes in (
         (second, "model", reference.lifter_shapes(8, 1, 9, states=4)),
