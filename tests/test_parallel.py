@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 import lib.training.fit
-from lib.checkpoint import PREVIOUS
+from lib.checkpoint import BEST, PREVIOUS
 from lib.device import choose_device
 from lib.errors import UserError
 from lib.processes import Processes, is_parallel, joined_processes
@@ -224,6 +224,14 @@ def test_saving_inside_an_epoch_meets_in_all_processes(data, tmp_path):
     assert not differences(read_run(saving)[0], read_run(plain)[0])
     assert (saving / PREVIOUS).exists()
     assert not (plain / PREVIOUS).exists()
+
+
+def test_a_mistake_that_one_process_finds_ends_all(unstopped, tmp_path):
+    """Only the main process scores: the other one waits for it, and is told."""
+    checkpoint = torch.load(unstopped / BEST, weights_only=True)
+    checkpoint["model"]["head.1.bias"][0] = float("nan")
+    torch.save(checkpoint, tmp_path / BEST)
+    assert train_in_processes(2, "--eval-only", "--checkpoint", tmp_path) == [2, 2]
 
 
 def test_each_process_takes_its_gpu_before_it_meets_the_others(monkeypatch):
