@@ -11,7 +11,7 @@ from data.clips import ClipDataset
 from lib.batch import Batch, SharedBatch
 from lib.errors import UserError
 from lib.geometry import flip_pose
-from lib.processes import Processes
+from lib.processes import LOST_WORKER, Processes
 from lib.skeleton import Skeleton
 
 FLIP_PROBABILITY = 0.5
@@ -98,7 +98,12 @@ class ClipLoader:
             # Its own generator: the default one would draw from the global random state.
             generator=torch.Generator(),
         )
-        for batch, pairs, own in zip(loader, order, shares, strict=True):
+        received = iter(loader)
+        for pairs, own in zip(order, shares, strict=True):
+            try:
+                batch = next(received)
+            except (EOFError, ConnectionError) as error:  # DataLoader may be too slow to say so
+                raise RuntimeError(LOST_WORKER) from error
             if isinstance(batch, UserError):
                 raise batch
             yield SharedBatch(batch.pose_2d, batch.pose_3d, batch.clips, own, len(pairs))

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # Longer than an evaluation that the other processes wait for; a dead process is noticed at once.
 TIMEOUT = timedelta(minutes=30)
+# How the error begins with which PyTorch says that a process that loads data is gone.
+LOST_WORKER = "DataLoader worker"
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,19 @@ def is_parallel() -> bool:
 def joined_processes(device: str) -> Iterator[Processes]:
     """Inside, this process is one of those that `torchrun` started, or the only one.
 
-    Raises UserError: they do not find each other, or one of them is lost on the way.
+    Raises UserError: they do not find each other, or one of them, or of those that load their
+    data, is lost on the way.
     """
     global _joined
     _joined = _join(device)
     try:
         yield _joined
     except RuntimeError as error:
+        if str(error).startswith(LOST_WORKER):  # raised wherever the main process is just then
+            raise UserError(
+                "a process that loads data was killed, by hand or for want of memory; go on with"
+                " --resume, and with a lower --num-cpus"
+            ) from error
         if not _joined.are_several or not is_lost_process(error):
             raise
         raise UserError(

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 import yaml
 
 from lib.checkpoint import BEST, BEST_EMA, LATEST
+from lib.files import PROJECT_ROOT
 from lib.skeleton import H36M
 from lib.training.optim import make_optimizer
 from model.lifter import Lifter
@@ -49,6 +52,27 @@ def test_resumed_between_epochs_equals_uninterrupted(data, tmp_path, stage):
     assert status == 0, errors
     assert_same_end(tmp_path / "rest", read_run(tmp_path / "whole"))
     assert (tmp_path / "rest" / BEST).is_file()
+
+
+def test_a_killed_process_that_loads_data_ends_the_run_with_one_sentence(data, tmp_path):
+    """As the system does when it wants memory."""
+    arguments = ["--config", data / "stage1.yaml", "--new-checkpoint", tmp_path / "run"]
+    arguments += ["--set", "epochs=10000", "--num-cpus", "2"]
+    command = [sys.executable, str(PROJECT_ROOT / "train_firststage.py"), *map(str, arguments)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+    find_workers, workers = ["pgrep", "-P", str(process.pid), "-f", "train_firststage"], []
+    try:
+        while not workers and process.poll() is None:
+            workers = subprocess.run(find_workers, capture_output=True, text=True).stdout.split()
+        os.kill(int(workers[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 2
+    (line,) = [line.rpartition("\r")[2] for line in errors.splitlines() if "error" in line]
+    assert line.startswith("error: a process that loads data was killed")
+    assert "Traceback" not in errors and "--num-cpus" in line
 
 
 @pytest.mark.parametrize("works", [True, False])
