@@ -56,7 +56,7 @@ class MambaBlock(nn.Module):
         return self._forward(x, axis, norm)
 
     def _forward(self, x: Tensor, axis: int, norm: nn.Module | None) -> Tensor:
-        if self.recompute:
+        if self.recompute and not torch.compiler.is_compiling():
             memory.give_back_idle()
         if not weights_say_all(self, norm):
             return self._call_parts(x, axis, norm)

@@ -7,6 +7,9 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize
 
+_HAVE_WEIGHTS = (nn.Linear, nn.Conv1d, nn.LayerNorm)
+_WEIGHTS = ("weight", "bias")
+
 
 def is_plain(module: nn.Module | None, kind: type[nn.Module], *, bias: bool = True) -> bool:
     """Whether a call of the module computes what `kind` does with its weights, and nothing more.
@@ -19,12 +22,14 @@ def is_plain(module: nn.Module | None, kind: type[nn.Module], *, bias: bool = Tr
     found = type(module)
     if module is None or (found is not kind and not _is_parametrized(module, kind)):
         return False
-    if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm):
-        if module.weight is None or (module.bias is not None) != bias:
-            return False
-        if isinstance(module, nn.Conv1d) and (module.stride != (1,) or module.dilation != (1,)):
-            return False
     own = vars(module)
+    if kind in _HAVE_WEIGHTS:
+        # Looked up as a module does, but a parametrized one has them elsewhere.
+        held = own["_parameters"] if found is kind else {n: getattr(module, n) for n in _WEIGHTS}
+        if held.get("weight") is None or (held.get("bias") is not None) != bias:
+            return False
+    if kind is nn.Conv1d and (own["stride"] != (1,) or own["dilation"] != (1,)):
+        return False
     return not (
         "forward" in own
         or own["_forward_hooks"]

@@ -4,7 +4,6 @@ The kernels' C structures, the operators' arguments, the checks of sizes and the
 these classes. Sizes: C channels, N states, R rank of dt, K taps, H hidden channels, J joints.
 """
 
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, NamedTuple, TypeVar, cast, get_args, get_type_hints
@@ -61,6 +60,11 @@ class BlockWeights(NamedTuple):
     adjacency: Annotated[Tensor | None, "J J", FIXED]  # Â, symmetric; with a graph
     last_weight: Annotated[Tensor | None, "C"]  # of the norm after the block
     last_bias: Annotated[Tensor | None, "C"]
+
+    @property
+    def graphs(self) -> tuple[GraphWeights | None, GraphWeights | None]:
+        """Of both directions."""
+        return self.forward_graph, self.backward_graph
 
 
 Weights = DirectionWeights | GraphWeights | BlockWeights
@@ -181,9 +185,8 @@ def _missing(weights: Weights) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=64)
-def _expected(kind: type[Weights], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
-    return tuple(sizes.of(leaf.size) for leaf in LEAVES[kind])
+# The sizes of all tensors, of what has been asked for.
+_expected: dict[tuple[type, Sizes], tuple[tuple[int, ...], ...]] = {}
 
 
 def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
@@ -192,9 +195,10 @@ def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
     if missing:
         return f"{missing} is missing"
     kind, dtype, device = type(weights), like.dtype, like.device
-    for number, (tensor, size) in enumerate(
-        zip(flat(weights), _expected(kind, sizes), strict=True)
-    ):
+    if (kind, sizes) not in _expected:
+        _expected[kind, sizes] = tuple(sizes.of(leaf.size) for leaf in LEAVES[kind])
+    found = zip(flat(weights), _expected[kind, sizes], strict=True)
+    for number, (tensor, size) in enumerate(found):
         if tensor is not None and (
             tensor.shape != size or tensor.dtype != dtype or tensor.device != device
         ):

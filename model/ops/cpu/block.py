@@ -31,6 +31,7 @@ from model.ops.statistics import GraphStatistics, Statistics, join_statistics
 from model.ops.weights import (
     LEAVES,
     BlockWeights,
+    GraphWeights,
     Masks,
     Settings,
     Sizes,
@@ -108,7 +109,7 @@ class Kept(NamedTuple):
         def room(is_there: object, size: Sequence[int] = x.shape) -> Tensor:
             return x.new_empty(size if is_there is not None else 0)
 
-        forward, backward = weights.forward_graph, weights.backward_graph
+        forward, backward = weights.graphs
         return cls(
             inner_x=room(x),
             z=room(x),
@@ -122,6 +123,11 @@ class Kept(NamedTuple):
             forward_statistics=room(forward, (3, sizes.joints)),
             backward_statistics=room(backward, (3, sizes.joints)),
         )
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Of both directions."""
+        return self.forward_statistics, self.backward_statistics
 
 
 def _struct(
@@ -138,7 +144,7 @@ def _struct(
     struct.mask1, struct.mask2 = map(abi.pointer, masks)
     struct.kept = abi.pointers(abi.Kept, kept)
     scratch = []
-    for direction, statistics in enumerate((kept.forward_statistics, kept.backward_statistics)):
+    for direction, statistics in enumerate(kept.statistics):
         if statistics.numel():
             scratch.append(x.new_empty(x.numel() // x.shape[-1], 2))
             struct.sums[direction] = abi.pointer(scratch[-1])
@@ -165,10 +171,7 @@ def _forward(
     library = abi.library()
     if sizes.joints:
         abi.call(library.mdtf_train_enter, struct)
-    for graph, statistics in (
-        (named.forward_graph, kept.forward_statistics),
-        (named.backward_graph, kept.backward_statistics),
-    ):
+    for graph, statistics in zip(named.graphs, kept.statistics, strict=True):
         if graph is not None and not batch_statistics:
             one = torch.ones_like(graph.bn_var)
             torch.stack((graph.bn_mean, graph.bn_var, one), out=statistics)
@@ -232,7 +235,7 @@ def _backward(
         inner=abi.pointer(by_inner),
     )
     by_outs, all_totals = [], []
-    for direction, graph in enumerate((named.forward_graph, named.backward_graph)):
+    for direction, graph in enumerate(named.graphs):
         if graph is not None:
             by_outs.append(torch.empty_like(x))
             all_totals.append(x.new_empty(2, x.shape[-2]))
@@ -342,23 +345,24 @@ def block(
     if not takes(sizes.channels, sizes.hidden, sizes.joints):
         return None
     tensors, eps = flat(weights), [settings.norm_eps, settings.last_eps, settings.graph_eps]
-    plain = masks == (None, None) and not (batch_statistics and sizes.joints)
-    if plain and not torch.is_grad_enabled():
+    first, second = masks
+    is_plain = first is None and second is None and not (batch_statistics and sizes.joints)
+    if is_plain and not torch.is_grad_enabled():
         return torch.ops.mdtf.block_infer(x, tensors, settings.axis, eps), (None, None)
     mask1, mask2 = (None if m is None else m.to(x.dtype).expand(*x.shape[:-1], 1) for m in masks)
     keep = needs_grad(x, *tensors)
     out, *saved = torch.ops.mdtf.block_forward(
         x, mask1, mask2, tensors, settings.axis, eps, batch_statistics, keep
     )
-    kept, count = Kept(*saved), x.numel() / x.shape[-2]
-    found: list[Statistics | None] = []
-    for graph, statistics in (
-        (weights.forward_graph, kept.forward_statistics),
-        (weights.backward_graph, kept.backward_statistics),
-    ):
-        if graph is None or not batch_statistics:
-            found.append(None)
-        else:
-            mean, var, counted = statistics
-            found.append(Statistics(mean, var, counted if is_parallel() else count))
-    return out, (found[0], found[1])
+    if not (batch_statistics and sizes.joints):
+        return out, (None, None)
+    values = x.numel() / sizes.joints
+
+    def seen(graph: GraphWeights | None, statistics: Tensor) -> Statistics | None:
+        if graph is None:
+            return None
+        mean, var, counted = statistics
+        return Statistics(mean, var, counted if is_parallel() else values)
+
+    forward, backward = map(seen, weights.graphs, Kept(*saved).statistics)
+    return out, (forward, backward)
