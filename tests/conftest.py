@@ -1,6 +1,8 @@
 """What all tests share: one thread, fixed seeds, and the optional folder of reference results."""
 
+import warnings
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +106,35 @@ def checkpoint(tmp_path_factory) -> Path:
     }
     save_checkpoint(path, contents)
     return path
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Path:
+    """A folder with data, configs and a pair of released checkpoints, to be read by commands."""
+    from tests.commands import fill_place
+
+    place = tmp_path_factory.mktemp("commands")
+    fill_place(place)
+    return place
+
+
+@pytest.fixture
+def train_py(monkeypatch):
+    """train.py in this process: called with arguments, returns (status, stdout, stderr)."""
+    import train
+    from tests.training import run_command
+
+    def run(*arguments, **fixed):
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        return run_command(partial(train.main, **fixed), arguments)
+
+    return run
+
+
+@pytest.fixture
+def slice_py():
+    """data/preprocess/h36m.py in this process, likewise."""
+    from data.preprocess import h36m
+    from tests.training import run_command
+
+    return lambda *arguments: run_command(h36m.main, arguments)
