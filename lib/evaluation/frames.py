@@ -34,7 +34,7 @@ def to_millimetres(
 ) -> Floats:
     """Predicted clips -> root-relative mm. poses: (C, T, J, 3) normalised; clips: (C, T).
 
-    root_rel: the poses' root is meant to be at 0, so what the model says of it does not count.
+    root_rel: the root is at 0 by definition, so the model's prediction of it is not used.
     """
     root = skeleton.root
     poses = poses.astype(np.float64)

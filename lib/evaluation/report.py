@@ -9,7 +9,7 @@ from lib.arrays import Floats, Ints
 from lib.evaluation.frames import TestFrames
 from lib.skeleton import BODY_HALVES, Skeleton, body_half
 
-# How a table heads the errors; others stand under their own names.
+# The errors' names at the head of a table; an error that is not here keeps its own.
 HEADS = {"mpjpe": "MPJPE", "p_mpjpe": "P-MPJPE", "mpjve": "MPJVE", "acceleration": "accel."}
 
 

@@ -10,14 +10,14 @@ from lib.training.stages import Stage
 
 
 def compile_model(stage: Stage, batch: SharedBatch, run: Run | SilentRun) -> None:
-    """Compile what the stage trains; where a trial on a batch fails, say so and leave it.
+    """Compile the model that the stage trains. If a trial step fails, log it and do not compile.
 
-    The batch has the size of the others: for another one torch would compile once more.
+    batch: of the usual size, since torch compiles again for another one.
     """
     states = random_states()
     weights = {name: value.clone() for name, value in stage.model.state_dict().items()}
     compiled = torch.compile(stage.model)
-    assert isinstance(compiled, nn.Module)  # what it makes of a module
+    assert isinstance(compiled, nn.Module)  # for the type
     stage.train_model = compiled
     (_, count), *_ = batch.shares
     part = batch.part(0, count).to(next(stage.model.parameters()).device)

@@ -5,13 +5,13 @@ from typing import TypeAlias
 
 from lib.files import write_atomic
 
-# What is told of an epoch, as in history.jsonl: 'epoch', 'lr', 'train/total', 'test/mpjpe' …
+# The numbers of an epoch, as in history.jsonl: 'epoch', 'lr', 'train/total', 'test/mpjpe' …
 Line: TypeAlias = dict[str, float]
 
 
 def draw_curves(path: str | os.PathLike[str], history: list[Line]) -> None:
     """history: a line for each epoch."""
-    # Slow to import, and a training that is only evaluated never draws.
+    # Slow to import, and an evaluation never draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

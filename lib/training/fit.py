@@ -48,7 +48,7 @@ class Position:
 
 
 class Fit:
-    """One training: how it goes on, is saved and is restored."""
+    """One training: its loop, its checkpoints, and how it resumes."""
 
     def __init__(
         self, session: Session, stage: Stage, loader: Loader, run: Run | SilentRun
@@ -76,7 +76,8 @@ class Fit:
         decay = self.config.ema_decay
         self.ema = MovingAverage(stage.model, decay) if decay else None
         self.at = Position()
-        # Of this epoch's losses over clips: this process's, or all, once the main one has them.
+        # Each loss of this epoch, summed over clips: those of this process, until _gather_sums()
+        # gives all to the main one.
         self.sums: dict[str, float] = {}
         self.clips = 0
         self.history: list[Line] = []
@@ -99,7 +100,7 @@ class Fit:
         }
 
     def training_state(self) -> dict[str, Any]:
-        """What --resume needs on top of it."""
+        """What --resume needs beside contents()."""
         return {
             "position": vars(self.at).copy(),
             "sums": dict(self.sums),
@@ -231,7 +232,7 @@ class Fit:
                 if wish == SAVE:
                     self.save_latest()
                     saved = time.monotonic()
-        self._gather_sums()  # here, where all processes meet: a stopped evaluation only saves
+        self._gather_sums()  # all processes meet here; an evaluation that is stopped only saves
         return waited
 
     def _wish(self, saved: float) -> int:
@@ -297,7 +298,7 @@ class Fit:
         best, is_best = self._best(scores[f"test/{metric}"], self.at.best)
         self.at = Position(self.at.epoch + 1, 0, best, self.at.best_ema)
         line[f"best/{metric}"] = best
-        # Best before latest: killed in between, the epoch is done again, with the same best.
+        # Best before latest: after a kill in between, the epoch is repeated, with the same best.
         if is_best:
             self._save_best(BEST, self.stage.model, best)
         if self.ema:

@@ -12,7 +12,7 @@ from lib.parameters import groups_of
 def make_optimizer(
     model: nn.Module, learning_rate: float, weight_decay: float, decay_all: bool
 ) -> torch.optim.AdamW:
-    """AdamW over what is trained.
+    """AdamW over the trained parameters.
 
     decay_all: decay every parameter, as the released code does; else see groups_of().
     """
@@ -27,7 +27,7 @@ def make_optimizer(
 class MovingAverage:
     """A second model whose weights are the exponential moving average of a trained model's.
 
-    `weights` leaves out frozen ones, which are equal; buffers are those of the last step.
+    `weights` leaves out frozen weights, which are the same in both; buffers are copied each step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

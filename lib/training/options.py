@@ -51,7 +51,7 @@ def parse_options(
 ) -> Options:
     """The command line, checked as far as it can be without files.
 
-    argv: None for that of this process. backends: of the selective scan; output, config: the
+    argv: None for this process's own. backends: the choices of --scan-backend; output, config: the
     defaults of --new-checkpoint and --config. Raises UserError.
     """
     parser = CommandParser(description=description)
@@ -105,12 +105,12 @@ def parse_options(
         default=1,
         help="processes that load data, this one included (1)",
     )
-    add("--use-log", action="store_true", help="also write the log lines to train.log in the run")
-    add("--use-tensorboard", action="store_true", help="write TensorBoard files into the run")
+    add("--use-log", action="store_true", help="also write the log lines to the run's train.log")
+    add("--use-tensorboard", action="store_true", help="write the run's TensorBoard files")
     add("--use-wandb", action="store_true", help="track the run with Weights & Biases")
-    add("--wandb-name", metavar="NAME", help="the run's name there")
-    add("--wandb-run-id", metavar="ID", help="the run's id there")
-    add("--wandb-artifacts", action="store_true", help="upload each new best checkpoint there")
+    add("--wandb-name", metavar="NAME", help="the run's name at Weights & Biases")
+    add("--wandb-run-id", metavar="ID", help="the run's id at Weights & Biases")
+    add("--wandb-artifacts", action="store_true", help="upload each new best checkpoint too")
     typed = sys.argv[1:] if argv is None else list(argv)
     options = Options(**vars(parser.parse_args(typed)), command=[sys.argv[0], *typed])
     if not options.new_checkpoint:

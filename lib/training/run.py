@@ -71,14 +71,14 @@ class Run:
         config: dict[str, Any],
         seed: int,
         command: list[str],
-        use_log: bool = False,
-        use_tensorboard: bool = False,
-        use_wandb: bool = False,
-        wandb_name: str | None = None,
-        wandb_id: str | None = None,
-        wandb_artifacts: bool = False,
+        use_log: bool,
+        use_tensorboard: bool,
+        use_wandb: bool,
+        wandb_name: str | None,
+        wandb_id: str | None,
+        wandb_artifacts: bool,
     ) -> None:
-        """Takes the folder and writes config.yaml and run.json there.
+        """Locks the folder and writes config.yaml and run.json there.
 
         Raises UserError: the folder holds another run, or cannot be written.
         """
@@ -164,14 +164,14 @@ class Run:
                 for tracker in self._trackers:
                     tracker.track(line)
                 self._tracked.add(line["epoch"])
-        # After the trackers: what stands in the file has been tracked, also if the run is killed.
+        # After the trackers: an epoch in the file has been tracked, even if the run is killed.
         with write_atomic(self.folder / HISTORY, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in history)
         if history:
             draw_curves(self.folder / CURVES, history)
 
     def _recorded_epochs(self) -> set[float]:
-        """Those in the history file that an earlier start of this run has left."""
+        """The epochs in the history file that an earlier start of this run has left."""
         try:
             lines = (self.folder / HISTORY).read_text(encoding="utf-8").splitlines()
             return {json.loads(line)["epoch"] for line in lines}
@@ -179,7 +179,7 @@ class Run:
             return set()
 
     def keep(self, checkpoint: Path, epoch: int, score: float) -> None:
-        """Tell of a new best checkpoint."""
+        """Tell the trackers of a new best checkpoint."""
         for tracker in self._trackers:
             tracker.keep(checkpoint, epoch, score)
 

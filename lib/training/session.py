@@ -1,4 +1,4 @@
-"""What one start of a training or an evaluation has to work with, read once."""
+"""What a training or an evaluation starts with: config, checkpoint, seed, device and processes."""
 
 import dataclasses
 import logging
@@ -56,13 +56,13 @@ def open_session(
     options: Options,
     complete: Callable[[Config], Config],
     *,
-    stage: int | None = None,
-    default_config: str | None = None,
+    stage: int | None,
+    default_config: str | None,
 ) -> Iterator[Session]:
     """Join the run's processes, read config and checkpoint, choose the device, seed everything.
 
-    complete: fills in the keys that a data set decides; stage: the only one that the command
-    takes; default_config: where neither the command line nor the checkpoint has one.
+    complete: fills in the keys that a data set decides; stage: the only one that the command takes;
+    default_config: taken if neither the command line nor the checkpoint has one.
     Raises UserError before anything is written.
     """
     with joined_processes(options.device) as processes:
@@ -80,14 +80,17 @@ def open_session(
         seed_everything(seed)
         logger.info(
             "device %s, %d process(es) of %d thread(s), torch %s, Python %s",
-            *(device, processes.world, torch.get_num_threads()),
-            *(torch.__version__, platform.python_version()),
+            device,
+            processes.world,
+            torch.get_num_threads(),
+            torch.__version__,
+            platform.python_version(),
         )
         yield Session(options, config, checkpoint, seed, device, processes)
 
 
 def open_run(session: Session) -> Run | SilentRun:
-    """The folder this training writes to; only the main process does. Raises UserError."""
+    """The run that writes this training's folder: the main process's. Raises UserError."""
     options, resumed = session.options, session.resumed
     if not session.processes.is_main:
         return SilentRun(options.new_checkpoint)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, taken where the state of a training is consistent."""
+"""SIGINT and SIGTERM, which take effect where the state of a training is consistent."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """A signal only leaves a note; it takes effect where the training asks for it."""
+    """Notes a signal that comes; the training asks for it where it can stop."""
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -90,7 +90,7 @@ class BoneStage:
             clips = list(range(start, min(start + self.batch_size, last)))
             batch = self.test.__getitems__(clips).to(self.device)
             logits = model(batch.pose_2d)
-            if not logits.isfinite().all():  # argmax would make bins of them all the same
+            if not logits.isfinite().all():  # argmax would return bins nevertheless
                 raise UserError(
                     f"the prediction is not finite (test clips {clips}); its training went wrong"
                     " or its weights are damaged: use an earlier checkpoint"
@@ -147,7 +147,7 @@ class BinReport:
 def training_target(pose_3d: Tensor, root: int, root_rel: bool) -> Tensor:
     """What stage 2 learns to predict from the label (B, T, J, 3), whose x, y are on the screen.
 
-    root_rel: each joint seen from the root of its frame. Otherwise only the depth is shifted, so
+    root_rel: each joint relative to the root of its frame. Otherwise only the depth is shifted, so
     that the root of the clip's first frame has depth 0.
     """
     if root_rel:
@@ -193,8 +193,8 @@ class LiftingStage:
     ) -> Report:
         model.eval()
         clips = self.test.__getitems__(list(range(*processes.share(len(self.test))))).pose_2d
-        # The same numbers at every evaluation of the same weights, and a training that goes on as
-        # if it had not been evaluated.
+        # The same weights give the same numbers at every evaluation, and the training goes on as
+        # if there had been none.
         with separate_random_states(self.seed):
             poses = predict(
                 model,

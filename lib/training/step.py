@@ -20,7 +20,7 @@ class BadNumber(UserError):
 
 
 class Stepper:
-    """Takes optimizer steps; a batch in shares gives the step of the whole, up to BatchNorm."""
+    """Takes optimizer steps. Shares give the same step as the whole batch, except for BatchNorm."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Stepper:
                 # Losses are means over the part's clips; the gradient is that of the mean over all.
                 self.scaler.scale(losses["total"] * (count / batch.total)).backward()
             for name, value in losses.items():
-                # A share without clips has no mean, but its names are those of the others.
+                # A share without clips has no mean, but it has the names of the others.
                 mean = value.item() if count else 0.0
                 sums[name] = sums.get(name, 0.0) + mean * count
         self._update()

@@ -1,4 +1,4 @@
-"""Where a run tells its numbers besides its folder: TensorBoard, Weights & Biases."""
+"""Where a run reports its numbers besides its folder: TensorBoard, Weights & Biases."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from lib.training.curves import Line
 
 
 class Tracker(Protocol):
-    """Is told each epoch and each new best checkpoint once."""
+    """Gets each epoch's numbers and each new best checkpoint once."""
 
     def track(self, line: Line) -> None: ...
     def keep(self, checkpoint: Path, epoch: int, score: float) -> None: ...
