@@ -1,4 +1,4 @@
-"""Clips as a step or an evaluation sees them: B clips of T frames and J joints."""
+"""Clips as a training step or an evaluation gets them: B clips of T frames and J joints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

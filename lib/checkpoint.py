@@ -31,8 +31,8 @@ from lib.released_run import ReleasedRun, released_run
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
 PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
 PATTERN = "*.pth.tr"
-# Of the files that our training writes. In format 1, which had no number, the backward graph's
-# BatchNorm is in the order of its scan.
+# The format of the files that our training writes. In format 1, whose files do not say so, the
+# joints of the backward graph's BatchNorm are in the order of its scan.
 FORMAT = 2
 DEFAULT_STAGE1 = "checkpoint/stage1/best_epoch.pth.tr"
 
@@ -111,10 +111,6 @@ def _read(path: Path) -> Contents:
     return raw
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _state(path: Path, value: object, what: str) -> State:
     if (
         not isinstance(value, Mapping)
@@ -155,7 +151,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     epoch = raw.get("epoch", 0)
     epoch = int(epoch) if isinstance(epoch, int | np.integer) else 0
     for table in (config, training):
-        if table is not None and not (isinstance(table, dict) and all(map(_is_text, table))):
+        if table is not None and not (
+            isinstance(table, dict) and all(isinstance(key, str) for key in table)
+        ):
             raise UserError(f"{path}: damaged ('config' or 'training' is not a table)")
     file_format = raw.get("format", 1 if "stage" in raw else FORMAT)
     if not isinstance(file_format, int) or file_format > FORMAT:

@@ -47,7 +47,7 @@ class StdoutHandler(logging.Handler):
 
 
 def log_to_stdout(level: int = logging.INFO) -> None:
-    """The project's log lines and warnings go to stdout as plain lines; for a command's start."""
+    """From now on, the project's log lines and warnings go to stdout as plain lines."""
     if not any(isinstance(handler, StdoutHandler) for handler in logger.handlers):
         logger.addHandler(StdoutHandler())
     logger.setLevel(level)

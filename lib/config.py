@@ -120,9 +120,9 @@ class Config:
 
 # What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
 MODEL_KEYS = (
-    *("stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out"),
-    *("bone_branch", "bone_slots", "graph", "fusion", "root_rel"),
-)
+    "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
+    "bone_branch", "bone_slots", "graph", "fusion", "root_rel",
+)  # fmt: skip
 
 _ANY = object()
 # Keys of released configs that have no effect here. Where the released code has a choice, only the

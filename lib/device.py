@@ -7,7 +7,7 @@ from lib.processes import Processes
 
 
 def choose_device(name: str, processes: Processes | None = None) -> torch.device:
-    """The device 'auto' or of torch's name; each of several processes takes the GPU of its number.
+    """The device of a name, torch's or 'auto'; each of several processes takes a GPU of its own.
 
     A GPU becomes torch's current one. Raises UserError if the device is not there.
     """

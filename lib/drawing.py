@@ -113,7 +113,7 @@ class Room:
         # Fits the ball of that radius into the panel, seen in perspective.
         self._focal = 0.5 * min(size) * np.sqrt(DISTANCE**2 - 1)
         self._thickness = max(2, round(min(size) / 130))
-        # The floor as last drawn from an azimuth; at first, and in a turning view, the background.
+        # The floor as last drawn, and from which azimuth; in a turning view only the background.
         self._floor: tuple[float | None, Frame] = (
             None,
             np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8),
@@ -127,7 +127,7 @@ class Room:
         view: View,
         skeleton: Skeleton = H36M,
     ) -> "Room":
-        """Large enough for all of (..., 3)."""
+        """A room that is large enough for all points (..., 3)."""
         points = rearrange(pose_world, "... xyz -> (...) xyz")
         low, high = np.percentile(points, [0.5, 99.5], axis=0)
         low[2] = 0

@@ -17,10 +17,10 @@ from lib.errors import UserError
 
 # What numpy, zipfile, mmap and json raise on array files that are damaged or claim absurd sizes.
 UNREADABLE = (
-    *(OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, SyntaxError),
-    *(OverflowError, MemoryError, NotImplementedError, tokenize.TokenError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+    OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, SyntaxError,
+    OverflowError, MemoryError, NotImplementedError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,6 +52,13 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def share(path: str | os.PathLike[str]) -> None:
+    """Give a file of mkstemp, which is private, the permissions of any new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
+
+
 @contextmanager
 def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Yield a file beside `path` that takes its place at the end: `path` is never half-written.
@@ -74,9 +81,7 @@ def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private
+        share(temporary)
         os.replace(temporary, path)
         temporary = None
         sync_directory(path.parent)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.errors import UserError
-from lib.files import write_atomic
+from lib.files import share, write_atomic
 from lib.quiet import quiet_stderr
 
 Frame = NDArray[Any]  # (H, W, 3) uint8, BGR as OpenCV has it
@@ -26,7 +26,7 @@ class Film:
     """Writes frames to an .mp4 file that appears only when it is whole.
 
     H.264 through an ffmpeg with libx264 on the PATH, else through OpenCV where its build can,
-    else MPEG-4 (mp4v). `codec` says which one it became.
+    else MPEG-4 (mp4v). `codec` says which of them is used.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
@@ -53,11 +53,11 @@ class Film:
         width, height = self._size
         # The encoder shares the cores with the drawing: ultrafast takes half of superfast's time.
         command = [
-            *(ffmpeg, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p"),
-            *("-s", f"{width}x{height}", "-r", f"{fps:.6f}", "-i", "-", "-an"),
-            *("-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-pix_fmt", "yuv420p"),
-            *("-movflags", "+faststart", str(self._temporary)),
-        ]
+            ffmpeg, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p",
+            "-s", f"{width}x{height}", "-r", f"{fps:.6f}", "-i", "-", "-an",
+            "-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-pix_fmt", "yuv420p",
+            "-movflags", "+faststart", str(self._temporary),
+        ]  # fmt: skip
         return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def _opencv_writer(self, fps: float) -> tuple[cv2.VideoWriter, str]:
@@ -89,7 +89,7 @@ class Film:
             raise self._failure() from None
 
     def _check(self) -> None:
-        """OpenCV does not tell of a full disk: counts what is in the file. Raises UserError."""
+        """Counts the frames in the file: OpenCV does not report a full disk. Raises UserError."""
         with quiet_stderr():
             capture = cv2.VideoCapture(str(self._temporary))
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
@@ -130,9 +130,7 @@ class Film:
                 if failed and kind is None:
                     raise self._failure()
             if kind is None:
-                umask = os.umask(0)
-                os.umask(umask)
-                self._temporary.chmod(0o666 & ~umask)  # mkstemp makes files private
+                share(self._temporary)
                 self._temporary.replace(self._path)
         finally:
             self._temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from lib.arrays import Floats
 from lib.errors import UserError, did_you_mean
 from lib.skeleton import H36M
 
-# A joint's weights over the keypoints, for x and for y, and the keypoints its confidence is from.
+# A joint's weights of the keypoints, for x and for y, and the keypoints that give its confidence.
 Recipe = dict[str, tuple[Floats, Floats, tuple[str, ...]]]
 Keypoints = Mapping[str, Floats]  # keypoint name -> its unit vector (J,)
 

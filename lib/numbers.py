@@ -36,7 +36,7 @@ def whole_number(low: int = 0, high: int = LARGEST) -> Callable[[str], int]:
     return parse
 
 
-def environment_number(name: str, default: int, low: int = 0, high: int = LARGEST) -> int:
+def environment_number(name: str, default: int, low: int = 0) -> int:
     """The whole number in an environment variable, `default` where it is not set or empty.
 
     Raises UserError for anything else.
@@ -44,7 +44,9 @@ def environment_number(name: str, default: int, low: int = 0, high: int = LARGES
     text = os.environ.get(name, "")
     if not text:
         return default
-    number = parse_whole(text, low, high)
+    number = parse_whole(text, low)
     if number is None:
-        raise UserError(f"{name}={text}: not a whole number, {low} to {high}; correct or unset it")
+        raise UserError(
+            f"{name}={text}: not a whole number, {low} to {LARGEST}; correct or unset it"
+        )
     return number

@@ -35,8 +35,11 @@ def random_states() -> dict[str, Any]:
     states = {
         "python": [version, list(words), gauss],
         "numpy": [
-            *(numpy["bit_generator"], twister["key"].tolist(), twister["pos"]),
-            *(numpy["has_gauss"], numpy["gauss"]),
+            numpy["bit_generator"],
+            twister["key"].tolist(),
+            twister["pos"],
+            numpy["has_gauss"],
+            numpy["gauss"],
         ],
         "torch": torch.get_rng_state(),
     }

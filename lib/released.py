@@ -182,9 +182,9 @@ def trained_names(state: Iterable[str]) -> list[str]:
 # The released accuracy of stage 1 counts the root slot as a seventeenth bone, always right.
 
 
-def accuracy_without_root(released: float, joints: int = 17) -> float:
-    return (joints * released - 1) / (joints - 1)
+def accuracy_without_root(released: float) -> float:
+    return (17 * released - 1) / 16
 
 
-def accuracy_with_root(ours: float, joints: int = 17) -> float:
-    return ((joints - 1) * ours + 1) / joints
+def accuracy_with_root(ours: float) -> float:
+    return (16 * ours + 1) / 17

@@ -69,7 +69,7 @@ def training_state(
 ) -> Contents:
     """What a resumed Fit needs, as our own checkpoints hold it, except the random states.
 
-    model: whose parameters `optimizer` has. Raises UserError where the run cannot be continued.
+    model: the one that `optimizer` trains. Raises UserError where the run cannot be continued.
     """
     best = run.best
     if best is not None and run.stage == 1:

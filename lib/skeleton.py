@@ -99,24 +99,19 @@ SIDE_COLORS = {"left": (46, 134, 222), "right": (229, 80, 57), "middle": (80, 88
 
 H36M = Skeleton(
     names=(
-        "pelvis",
-        *("right_hip", "right_knee", "right_ankle"),
-        *("left_hip", "left_knee", "left_ankle"),
-        *("spine", "thorax", "neck", "head"),
-        *("left_shoulder", "left_elbow", "left_wrist"),
-        *("right_shoulder", "right_elbow", "right_wrist"),
+        "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+        "spine", "thorax", "neck", "head",
+        "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
     ),
     parents=(-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
-)
+)  # fmt: skip
 
 MPI_INF_3DHP = Skeleton(
     names=(
-        *("head_top", "neck"),
-        *("right_shoulder", "right_elbow", "right_wrist"),
-        *("left_shoulder", "left_elbow", "left_wrist"),
-        *("right_hip", "right_knee", "right_ankle"),
-        *("left_hip", "left_knee", "left_ankle"),
-        *("pelvis", "spine", "head"),
+        "head_top", "neck",
+        "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+        "pelvis", "spine", "head",
     ),
     parents=(1, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1),
-)
+)  # fmt: skip

@@ -37,7 +37,7 @@ FIXED = {
 PREFIX = "module."  # the released code wraps its model in DataParallel wherever CUDA is there
 
 
-def released_contents(checkpoint: Checkpoint, prefix: str = PREFIX) -> Contents:
+def released_contents(checkpoint: Checkpoint, prefix: str) -> Contents:
     """What torch.save writes for the released code; with the optimizer if the checkpoint has it.
 
     prefix: before every name. Raises UserError for a model that the released layout cannot hold.
@@ -61,7 +61,7 @@ def released_contents(checkpoint: Checkpoint, prefix: str = PREFIX) -> Contents:
     return contents
 
 
-def released_stage1(checkpoint: Checkpoint, prefix: str = PREFIX) -> Contents:
+def released_stage1(checkpoint: Checkpoint, prefix: str) -> Contents:
     """The stage 1 that a stage-2 checkpoint carries, likewise: its weights alone."""
     if checkpoint.bone_aware is None:
         raise UserError(f"{checkpoint.path}: carries no stage-1 weights; leave out --stage1-output")
