@@ -60,7 +60,7 @@ def _prepared(module: M, config: Config) -> M:
 
 
 def bone_aware_from_weights(
-    state: State, source: str | os.PathLike[str], config: Config | None
+    state: State, source: str | os.PathLike[str], config: Config | None = None
 ) -> BoneAwareModule:
     """A BoneAwareModule with these weights; its sizes follow from their shapes.
 
