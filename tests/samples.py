@@ -97,3 +97,15 @@ def released_pair(channel=16, depth=2, frames=9):
         reference.random_weights(reference.bone_aware_shapes(channel, depth), seed=1),
         reference.random_weights(reference.lifter_shapes(channel, depth, frames), seed=2),
     )
+
+
+# Of stage 2, for the sizes of released_pair().
+CONFIG = {
+    "stage": 2,
+    "learning_rate": 1e-3,
+    "batch_size": 2,
+    "epochs": 1,
+    "channel": 16,
+    "st_depth": 2,
+    "n_frames": 9,
+}

@@ -1,22 +1,13 @@
 """Small stores of random clips, of both kinds."""
 
 import numpy as np
-import pytest
 
 from data.clips import clip_index
 from data.store import ArrayWriter
-from lib.errors import UserError
 from lib.evaluation.frames import TestFrames
 from tests.samples import write_pickle
 
 T = 6
-
-
-def told(call, *arguments):
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def write_arrays(folder, seed=0, frames=20, n_frames=T):

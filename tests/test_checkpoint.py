@@ -1,61 +1,26 @@
-"""Checkpoints: published and our own, damaged, foreign and hostile; written whole or not at all."""
+"""Checkpoints: published files and our own of any format, read and written whole or not at all."""
 
 import os
-import pickle
-import random
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-import lib.files
 from lib.checkpoint import (
     BEST,
-    DEFAULT_STAGE1,
     find_checkpoint,
     load_checkpoint,
     load_weights,
     save_checkpoint,
 )
-from lib.config import make_config
-from lib.errors import UserError
 from lib.released import translate_released
 from lib.skeleton import H36M
 from lib.training.optim import make_optimizer
 from model.bone_aware import BoneAwareModule
-from model.build import (
-    bone_aware_from_weights,
-    build_lifter,
-    build_mdtf,
-    check_agreement,
-    load_bone_aware,
-    load_mdtf,
-)
 from model.lifter import Lifter
-from tests.samples import released_checkpoint, released_pair
-
-CONFIG = {
-    "stage": 2,
-    "learning_rate": 1e-3,
-    "batch_size": 2,
-    "epochs": 1,
-    "channel": 16,
-    "st_depth": 2,
-    "n_frames": 9,
-}
-
-
-def told(call, *arguments):
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "weights_only" not in message  # torch's advice to load unsafely is not ours
-    return message
-
-
-# --- Published files --------------------------------------------------------------------------
+from tests.mistakes import told
+from tests.samples import CONFIG, released_checkpoint, released_pair
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -125,98 +90,6 @@ def test_our_own_names_pass_with_any_wrapper(tmp_path, prefix):
     assert list(checkpoint.model) == list(module.state_dict())
 
 
-# --- Whole models -----------------------------------------------------------------------------
-
-
-def test_stage_1_needs_no_config(tmp_path):
-    weights = released_pair(channel=32, depth=3)[0]
-    path = released_checkpoint(tmp_path / BEST, weights, prefix="module.")
-    module = load_bone_aware(path)
-    assert len(module.narrow) == 3
-    assert module.embed.out_features == 32
-
-
-def test_stage_2_where_stage_1_is_wanted(tmp_path):
-    path = released_checkpoint(tmp_path / BEST, released_pair()[1])
-    assert "stage 2" in told(load_bone_aware, path)
-    assert "not the weights of a Bone Aware Module" in told(
-        bone_aware_from_weights, load_checkpoint(path).model, path
-    )
-
-
-def test_the_stage_1_that_the_user_names_wins(tmp_path, monkeypatch):
-    """One rule for training and demo: the named file, else the checkpoint's own, else the default.
-
-    The three are told apart by one weight, which is 1 in the named file, 2 in the own and 3 in the
-    default one.
-    """
-    monkeypatch.chdir(tmp_path)
-    config = make_config(CONFIG, "a.yaml")
-    first = {}
-    for number, path in ((1, "named.pth.tr"), (2, ""), (3, DEFAULT_STAGE1)):
-        module = BoneAwareModule(16, 2)
-        torch.nn.init.constant_(module.embed.bias, number)
-        first[number] = module.state_dict()
-        if path:
-            save_checkpoint(tmp_path / path, {"model": first[number]})
-    lifter = {"model": build_lifter(config).state_dict(), "config": config.as_dict()}
-    save_checkpoint("carries.pth.tr", {**lifter, "bone_aware": first[2]})
-    save_checkpoint("alone.pth.tr", lifter)
-
-    def used(path: str | None, named: str | None) -> float:
-        checkpoint = None if path is None else load_checkpoint(path)
-        whole = build_mdtf(config, checkpoint, named)  # what training builds
-        if path is not None:  # what the demo loads
-            assert torch.equal(
-                load_mdtf(path, None, named).bone_aware.embed.bias, whole.bone_aware.embed.bias
-            )
-        return whole.bone_aware.embed.bias[0].item()
-
-    paths = ("carries.pth.tr", "alone.pth.tr", None)
-    assert [used(path, "named.pth.tr") for path in paths] == [1, 1, 1]
-    assert [used(path, None) for path in paths] == [2, 3, 3]
-
-
-def test_a_checkpoint_from_before_a_key_was_there_has_its_default(tmp_path):
-    config = make_config(CONFIG, "a.yaml")
-    old = {key: value for key, value in config.as_dict().items() if key != "if_divide_out"}
-    save_checkpoint(tmp_path / BEST, {"model": Lifter(H36M, 9, 16, 2).state_dict(), "config": old})
-    checkpoint = load_checkpoint(tmp_path / BEST)
-    check_agreement(config, checkpoint)
-    summed = make_config({**CONFIG, "if_divide_out": False}, "a.yaml")
-    assert "trained with if_divide_out True" in told(check_agreement, summed, checkpoint)
-
-
-def test_a_whole_model_from_two_published_files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lib.files, "PROJECT_ROOT", tmp_path)  # where a stage 1 of ours may be
-    first, second = released_pair()
-    path_1 = released_checkpoint(tmp_path / "1" / BEST, first)
-    path_2 = released_checkpoint(tmp_path / "2" / BEST, second, prefix="module.")
-    config = make_config(CONFIG, "a.yaml")
-    model = load_mdtf(path_2, config, path_1)
-    assert not model.training
-    assert torch.equal(model.lifter.head[1].weight, second["head.1.weight"])
-    assert torch.equal(model.bone_aware.narrow[1].weight, first["mlp.1.weight"])
-    assert "--config" in told(load_mdtf, path_2)
-    assert "--stage1-checkpoint" in told(load_mdtf, path_2, config)
-    # Ours carries both and its config.
-    ours = {"model": model.lifter.state_dict(), "bone_aware": model.bone_aware.state_dict()}
-    save_checkpoint(tmp_path / "3" / BEST, {**ours, "config": config.as_dict(), "epoch": 2})
-    again = load_mdtf(tmp_path / "3" / BEST)
-    for name, value in model.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value)
-
-
-def test_poses_of_a_video_are_without_the_noise_of_the_papers_condition(tmp_path):
-    config = make_config({**CONFIG, "stage1_drop_path": True}, "a.yaml")
-    parts = {"bone_aware": BoneAwareModule(16, 2).state_dict(), "config": config.as_dict()}
-    save_checkpoint(tmp_path / BEST, {"model": Lifter(H36M, 9, 16, 2).state_dict(), **parts})
-    checkpoint = load_checkpoint(tmp_path / BEST)
-    assert build_mdtf(config, checkpoint, None).eval().bone_aware.training
-    assert not load_mdtf(tmp_path / BEST).bone_aware.training
-
-
 @pytest.mark.parametrize("decay_all", [True, False])
 def test_a_file_of_format_1_gives_the_same_weights_and_the_same_next_step(tmp_path, decay_all):
     """In it the backward graph's BatchNorm has its joints reversed: in the weights, their moving
@@ -258,45 +131,6 @@ def test_a_file_of_a_later_format_is_refused(tmp_path):
     assert "newer code" in told(load_checkpoint, tmp_path / BEST)
 
 
-def test_another_config_than_the_checkpoints_own_is_named(tmp_path):
-    path = tmp_path / BEST
-    lifter = Lifter(H36M, 9, 16, 2)
-    own = make_config(CONFIG, "a.yaml")
-    save_checkpoint(path, {"model": lifter.state_dict(), "config": own.as_dict()})
-    checkpoint = load_checkpoint(path)
-    check_agreement(own, checkpoint)
-    changes = {"channel": 32, "n_frames": 27, "graph": "none", "bone_slots": "child"}
-    for key, value in changes.items():
-        config = make_config({**CONFIG, key: value}, "a.yaml")
-        found = told(check_agreement, config, checkpoint)
-        assert f"trained with {key} {getattr(own, key)!r}, the config says {value!r}" in found
-    first = make_config({**CONFIG, "stage": 1}, "a.yaml")
-    assert "stage 2" in told(check_agreement, first, checkpoint)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "part"),
-    [((27, 16, 2), "temporal_position"), ((9, 32, 2), "(1, 17, 32)"), ((9, 16, 3), "no tensor")],
-)
-def test_mismatching_shapes_are_named(sizes, part):
-    state = translate_released(released_pair()[1])
-    lifter = Lifter(H36M, *sizes)
-    before = {k: v.clone() for k, v in lifter.state_dict().items()}
-    found = told(load_weights, lifter, state, "my.pth.tr")
-    assert found.startswith("my.pth.tr: does not fit the config: ")
-    assert part in found
-    assert all(torch.equal(v, before[k]) for k, v in lifter.state_dict().items())
-
-
-def test_a_tensor_too_many_is_named():
-    state = translate_released(released_pair()[1])
-    state["extra.weight"] = torch.zeros(1)
-    assert "unknown tensor extra.weight" in told(load_weights, Lifter(H36M, 9, 16, 2), state, "a")
-
-
-# --- Not there, damaged, foreign --------------------------------------------------------------
-
-
 def test_a_missing_file_says_what_is_there(tmp_path):
     (tmp_path / "run").mkdir()
     for name in ("latest_epoch.pth.tr", "notes.txt"):
@@ -310,104 +144,6 @@ def test_a_missing_file_says_what_is_there(tmp_path):
 def test_a_folder_or_a_file_may_be_given(tmp_path):
     path = released_checkpoint(tmp_path / BEST, released_pair()[0])
     assert find_checkpoint(tmp_path, BEST) == find_checkpoint(path, "other.pth.tr") == path
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_truncated_and_damaged_files_are_one_clear_error(tmp_path, is_zip):
-    torch.save(
-        {"model": {"head.1.weight": torch.zeros(3, 4)}, "best": np.float64(1)},
-        tmp_path / "whole",
-        _use_new_zipfile_serialization=is_zip,
-    )
-    whole = (tmp_path / "whole").read_bytes()
-    load_checkpoint(tmp_path / "whole")
-    path = tmp_path / BEST
-    for length in (*range(60), *range(60, len(whole), 29)):
-        path.write_bytes(whole[:length])
-        assert told(load_checkpoint, path).startswith(f"{path}: ")
-    random.seed(0)
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for _ in range(3):
-            damaged[random.randrange(len(damaged))] = random.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            load_checkpoint(path)
-        except UserError as error:
-            assert str(error).startswith(f"{path}: ")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        {"model": {}},
-        {"model": 3},
-        {"model": {"layer1.0.conv1.weight": torch.zeros(2)}},
-        {"model": {"a": 3}},
-        {"state_dict": {"conv.weight": torch.zeros(2)}},
-        {"conv.weight": torch.zeros(2)},
-        [torch.zeros(2)],
-        torch.zeros(2),
-        "text",
-        {"model": {"head.1.weight": torch.zeros(2)}, "config": 3},
-        {"model": {"head.1.weight": torch.zeros(2)}, "config": {3: 4}},
-        {"model": {"head.1.weight": torch.zeros(2)}, "training": [1]},
-        {"model": {"head.1.weight": torch.zeros(2)}, "bone_aware": {"a": 1}},
-        {"model": {1: torch.zeros(2)}},
-    ],
-    ids=str,
-)
-def test_foreign_files_are_told(tmp_path, content):
-    torch.save(content, tmp_path / BEST)
-    assert told(load_checkpoint, tmp_path / BEST).startswith(f"{tmp_path / BEST}: ")
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 1000, b"PK\3\4" + b"x" * 500, b"<html>", b"}{"])
-def test_files_that_are_no_checkpoint(tmp_path, content):
-    (tmp_path / BEST).write_bytes(content)
-    assert told(load_checkpoint, tmp_path / BEST).startswith(f"{tmp_path / BEST}: ")
-
-
-# --- Hostile ----------------------------------------------------------------------------------
-
-
-class Attack:
-    def __init__(self, function, *arguments):
-        self.reduced = (function, arguments)
-
-    def __reduce__(self):
-        return self.reduced
-
-
-@pytest.mark.parametrize("where", ["model", "optimizer", "top", "plain pickle", "legacy"])
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, where):
-    witness, path = tmp_path / "witness", tmp_path / BEST
-    for attack in (
-        Attack(os.mkdir, str(witness)),
-        Attack(os.system, f"mkdir {witness}"),
-        Attack(eval, f"open({str(witness)!r}, 'w')"),
-        Attack(np.save, str(witness), [1]),
-        Attack(torch.save, {}, str(witness)),
-    ):
-        content = {"model": {"head.1.weight": torch.zeros(2)}, "optimizer": {}}
-        if where == "top":
-            content = attack
-        elif where == "optimizer":
-            content["optimizer"] = attack
-        else:
-            content["model"]["x"] = attack
-        if where == "plain pickle":
-            path.write_bytes(pickle.dumps({"model": attack}))
-        else:
-            torch.save(content, path, _use_new_zipfile_serialization=where != "legacy")
-        assert "not loaded" in told(load_checkpoint, path)
-        assert not witness.exists()
-
-
-def test_a_whole_pickled_module_is_refused(tmp_path):
-    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / BEST)
-    assert "not loaded" in told(load_checkpoint, tmp_path / BEST)
 
 
 # --- Writing ----------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from data.clips import ClipDataset, adjacent_clips, clip_index, overlapping_clips
 from data.sequences import Sequences, Video
 from lib.camera import H36M_CAMERAS
-from tests.stores import T, told, write_arrays, write_clips
+from tests.mistakes import told
+from tests.stores import T, write_arrays, write_clips
 
 # --- The index --------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import lib.files
 from lib.checkpoint import BEST, LATEST
 from tests import reference
 from tests.commands import command, evaluation, one_sentence
+from tests.mistakes import Attack
 from tests.samples import (
     released_checkpoint,
     released_pair,
@@ -204,22 +205,15 @@ def test_a_training_that_cannot_write(place, tmp_path, train_py):
 # --- Hostile files ---------------------------------------------------------------------------
 
 
-class Attack:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
 def test_hostile_files_in_real_commands(place, tmp_path):
     """Pickle and checkpoint, each in a process of its own: one line, and nothing was run."""
     witness = tmp_path / "witness"
-    write_pickle(tmp_path / "a.pkl", {"train": {"joint_2d": Attack(witness)}, "test": {}})
+    attack = Attack(os.mkdir, str(witness))
+    write_pickle(tmp_path / "a.pkl", {"train": {"joint_2d": attack}, "test": {}})
     slicing = ("data/preprocess/h36m.py", "--data-root", tmp_path, "--dt-file", "a.pkl")
     message = one_sentence(command(*slicing, cwd=tmp_path))
     assert f"{tmp_path}/a.pkl: refused, it would run code (posix.mkdir)" in message
-    torch.save({"model": Attack(witness)}, tmp_path / BEST)
+    torch.save({"model": attack}, tmp_path / BEST)
     message = one_sentence(command("train.py", *evaluation(place, checkpoint=tmp_path)))
     assert f"{tmp_path}/{BEST}: not loaded" in message
     assert not witness.exists()

@@ -7,19 +7,12 @@ from data.benchmarks import BENCHMARKS
 from data.clips import ClipDataset
 from data.sequences import on_screen
 from data.sources.h36m import read_split, read_tables, write
-from lib.errors import UserError
+from tests.mistakes import told
 from tests.samples import CAMERAS, TEST_VIDEOS, h36m_tables, write_pickle
 
 FILES = BENCHMARKS["h36m"]
 ROW_NAMES = ("joint_2d", "confidence", "joint3d_image", "camera_name", "source")
 TEST_NAMES = (*ROW_NAMES, "action", "2.5d_factor", "joints_2.5d_image")
-
-
-def told(call, *arguments):
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_normalisation_against_a_loop():
