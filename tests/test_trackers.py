@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lib.checkpoint import BEST, PREVIOUS, load_checkpoint
 from lib.skeleton import H36M, MPI_INF_3DHP, body_half
+from lib.training.stages import BoneStage, LiftingStage
 from tests.training import read_run, run_train, stage2_flags
 
 
@@ -177,3 +178,39 @@ def test_wandb_offline_keeps_metrics_and_artifact_in_the_run(data, tmp_path, mon
     for told in (b"test/mpjpe", b"joint/right_knee", b"best_epoch"):
         assert told in content
     assert read_run(folder)[0]["training"]["wandb_id"] in log.name
+
+
+class Scripted:
+    """A report of one score."""
+
+    def __init__(self, name: str, score: float) -> None:
+        self.name, self.score = name, score
+
+    def scores(self) -> dict[str, float]:
+        return {self.name: self.score}
+
+    def details(self) -> dict[str, float]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("number", "stage", "scores", "best"),
+    [
+        (1, BoneStage, [0.5, 0.7, 0.6, 0.7], [0.5, 0.7, 0.7, 0.7]),
+        (2, LiftingStage, [50.0, 30.0, 40.0, 30.0], [50.0, 30.0, 30.0, 30.0]),
+    ],
+)
+def test_the_best_epoch_stays_the_best_when_later_ones_are_not_better(
+    data, tmp_path, wandb, monkeypatch, number, stage, scores, best
+):
+    scripted = iter(scores)
+    monkeypatch.setattr(stage, "evaluate", lambda *_: Scripted(stage.metric, next(scripted)))
+    run = ["--config", data / f"stage{number}.yaml", "--new-checkpoint", tmp_path / "run"]
+    run += ["--stage1-checkpoint", data / "stage1" / BEST, "--set", "epochs=4"]
+    status, _, errors = run_train(*run, "--use-wandb", "--wandb-artifacts")
+    assert status == 0, errors
+    _, history = read_run(tmp_path / "run")
+    assert [line[f"best/{stage.metric}"] for line in history] == best
+    assert [artifact.metadata["epoch"] for artifact in wandb.artifacts] == [1, 2]
+    kept = load_checkpoint(tmp_path / "run" / BEST)
+    assert (kept.epoch, kept.best) == (2, best[-1])
