@@ -1,4 +1,4 @@
-"""The data sets, each named once: all that the rest of the project needs to know of one.
+"""The data sets: one entry for each, with all that the rest of the project needs to know of it.
 
 A new data set is a source (data/sources/), a protocol (lib/evaluation/) and an entry here.
 """
@@ -50,7 +50,7 @@ class Benchmark:
     projects: bool
 
     def complete(self, config: Config) -> Config:
-        """The config with the keys that a data set decides where they are left out."""
+        """The config; keys that it leaves out and that depend on the data set are filled in."""
         return dataclasses.replace(
             config,
             subset_list=config.subset_list or (f"{self.prefix}-{config.n_frames}",),
@@ -80,7 +80,7 @@ class Benchmark:
         Returns the number of clips of each split. Until all is written, an older data set stays.
         """
         counts = {}
-        splits = self.read(path, SPLITS)  # a missing file is told before a folder is made
+        splits = self.read(path, SPLITS)  # a missing file is reported before a folder is made
         with ArrayWriter(directory, n_frames, made_from=Path(path).name) as writer:
             for split, sequences in splits:
                 windows = self.train_windows if split == "train" else self.test_windows
@@ -94,8 +94,8 @@ class Benchmark:
     def test_frames(self, clips: StoredClips, path: Path) -> tuple[Ints, TestFrames]:
         """The (clips, T) frame ids of test clips, and what the protocol needs of the frames.
 
-        A released clip folder keeps neither, so the file is read for them. It lacks the last
-        video's clip if that video is shorter than a clip. Raises UserError.
+        A released clip folder keeps neither, so the file is read for them. Such a folder lacks the
+        last video's clip if that video is shorter than a clip. Raises UserError.
         """
         if isinstance(clips, ArrayClips):
             return clips.frame_ids, clips.test_frames()

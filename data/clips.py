@@ -1,4 +1,4 @@
-"""Which frames the clips of T frames hold, and clips as the tensors of a batch."""
+"""Which frames make up each clip of T frames, and clips as the tensors of a batch."""
 
 import os
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ class _FlippingDataset(Dataset):
         try:
             batch = self.dataset.__getitems__(clips)
         except UserError as error:
-            # Raised here, in a worker, it would reach the user with two tracebacks around it.
+            # If a worker raised it, the user would see two tracebacks around it.
             return error
         for pose in (batch.pose_2d, batch.pose_3d):
             flipped = torch.tensor(flips, dtype=torch.bool)
@@ -61,7 +61,7 @@ class ClipLoader:
         parts: int = 1,
     ) -> None:
         """batch_size: of all processes together; workers: processes that load data for this one;
-        parts: into how many a batch is split to save memory."""
+        parts: how many parts a batch is split into, to save memory."""
         self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
         self.workers, self.parts = workers, parts
         self.processes = processes or Processes()

@@ -35,7 +35,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """An array on its way in."""
+    """An array while it is being read."""
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, is_fortran, raw = state

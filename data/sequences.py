@@ -1,4 +1,4 @@
-"""What every source gives: videos with 2D and 3D poses, wherever they are from."""
+"""What every source gives: videos with 2D and 3D poses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

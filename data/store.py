@@ -33,7 +33,7 @@ _TEST_ARRAYS = ("action", "video", "factor", "pose_3d_mm", "image_size")
 
 
 class ArrayWriter:
-    """Writes a data set's arrays beside their place; only a clean exit puts them there.
+    """Writes a data set's arrays into a temporary folder; only a clean exit puts them in place.
 
     The arrays' folder gets a new name each time and index.json, replaced last, says which one
     counts: a run killed at any moment leaves the old data set or none. Of two that write at once,
@@ -58,7 +58,7 @@ class ArrayWriter:
         return self
 
     def _directory_lock(self) -> AbstractContextManager[None]:
-        """Taken while folders come and go: what is not locked then belongs to a dead run."""
+        """Held while folders are made and removed: one without a lock is a dead run's."""
         return locked(self.directory / _LOCK)
 
     def _refused(self, error: OSError) -> UserError:
@@ -69,7 +69,7 @@ class ArrayWriter:
 
     def _remove_leftovers(self) -> None:
         for folder in self.directory.glob(f"{_UNFINISHED}*"):
-            with suppress(OSError):  # what may not be removed may stay
+            with suppress(OSError):  # a folder that cannot be removed stays
                 lock = try_lock(folder / _LOCK)
                 if lock is not None:
                     lock.release()

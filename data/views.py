@@ -21,7 +21,7 @@ CAMERAS = tuple(H36M_CAMERAS.values())
 # --- Bodies -----------------------------------------------------------------------------------
 
 STATURE = (0.9, 1.1)
-# Bones that grow and shrink together, besides the whole body: arms are not as long as legs are.
+# Bones that grow and shrink together, besides the whole body: long legs do not mean long arms.
 PROPORTION = (0.92, 1.08)
 BONE_GROUPS = (
     ("left_hip", "right_hip"),

@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the process's own; returns its status. Raises UserError."""
-    # Threads that wait must sleep: spinning, torch's take the cores that detection works on. Read
-    # when torch is loaded, which is later.
+    # Threads that wait must sleep, not spin: detection needs their cores. torch reads this when it
+    # is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     options = parse_options(argv)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         several = options.person != "largest"
         source = choose_detector(options.detector, options.weights_dir, several)
-    # Before the detector runs: a wrong checkpoint should be told at once.
+    # Before the detector runs, so that a wrong checkpoint is reported at once.
     lifter = VideoLifter.from_checkpoint(
         options.checkpoint,
         options.config,
@@ -183,12 +183,12 @@ def check_results(options: argparse.Namespace, results: list[Path]) -> None:
         model_file(options.stage1_checkpoint or DEFAULT_STAGE1),
         *(files_of(options.keypoints) if options.keypoints else ()),
     ]
-    for path in [*results, *([saved] if saved else [])]:
+    for path in [*results, saved] if saved else results:
         refuse_same_file(path, sources)
 
 
 def model_file(place: str) -> Path:
-    """The file that is read where a checkpoint, or the folder of one, is named."""
+    """The checkpoint file that is read if this file, or this folder, is named."""
     from lib.checkpoint import BEST
 
     found = find_path(place)
@@ -196,7 +196,7 @@ def model_file(place: str) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Whether something can be written there; told before the detector runs. Raises UserError."""
+    """Raise UserError, before the detector runs, if nothing can be written there."""
     place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -210,7 +210,7 @@ def check_writable(path: Path) -> None:
 
 
 def choose_place(device: str, gpu: int | None) -> str:
-    """Where the model computes: --device, or as the released demo says it, --gpu."""
+    """The device of the model: --device, or the released demo's --gpu."""
     from torch import cuda
 
     if gpu is None:

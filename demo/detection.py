@@ -1,4 +1,4 @@
-"""People in every frame of a video: read as a stream, in sections side by side where that helps."""
+"""Finds the people in every frame of a video, in sections side by side where that is faster."""
 
 import os
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from demo.tracking import agreement
 from demo.video import Video
 from lib.keypoints import Layout
 
-# A detector that follows a person first settles on so many frames before its section.
+# Frames before its section that a detector sees first, so that it follows its person already.
 WARM_UP = 6
 # Shorter sections are not worth their warm-up.
 MIN_SECTION = 60
 MAX_WORKERS = 8
-SAME_PERSON = 0.5  # agreement from which two sections follow one person
+SAME_PERSON = 0.5  # with this agreement or more, two sections follow the same person
 
 
 def usable_cores() -> int:
@@ -29,7 +29,7 @@ def usable_cores() -> int:
 def sections(count: int, workers: int) -> list[tuple[int, int | None]]:
     """Splits `count` frames among workers: (first frame, end), the last one without an end.
 
-    The count may be wrong or 0 (unknown): every frame of the video still is in one section.
+    The count may be wrong or 0 (unknown): every frame of the video is still in some section.
     """
     parts = max(1, min(workers, count // MIN_SECTION))
     borders = [count * part // parts for part in range(parts)]
@@ -39,7 +39,7 @@ def sections(count: int, workers: int) -> list[tuple[int, int | None]]:
 
 @dataclass
 class _Section:
-    """Frames start to end, and what was found in them, in order, maybe beyond the end."""
+    """Frames start to end, and the people found in each, in order, maybe beyond the end."""
 
     start: int
     end: int | None
@@ -125,12 +125,10 @@ class _Detection:
         return part.successor is not None
 
 
-def detect_people(
-    video: Video, detector: Detector, on_frame: Callable[[], object] = lambda: None
-) -> People:
-    """Everybody in a video that is at its start, not followed yet. Raises UserError.
+def detect_people(video: Video, detector: Detector, on_frame: Callable[[], object]) -> People:
+    """Everybody in a video, not followed yet. Raises UserError.
 
-    on_frame: called once a frame, maybe from several threads.
+    video: at its start; on_frame: called once a frame, maybe from several threads.
     """
     workers = min(usable_cores(), MAX_WORKERS) if detector.sections else 1
     detection = _Detection(video, detector, on_frame, workers)

@@ -17,7 +17,7 @@ import numpy as np
 
 from lib.camera import to_screen
 
-# Of a person's longer side, in half picture widths. Beyond both, the poses get worse.
+# The range of a person's longer side, in half picture widths. Outside of it, poses get worse.
 EXTENT = (0.6, 1.2)
 # Where the middle of a person's box may lie, on the screen.
 MIDDLE = np.array([[-0.6, -0.05], [0.6, 0.2]])

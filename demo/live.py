@@ -23,15 +23,14 @@ from demo.tracking import same_person
 from demo.video import Video, ahead
 from demo.world import millimetres_per_unit
 from lib.camera import camera_to_world
-from lib.drawing import Room, View, draw_2d
+from lib.drawing import FONT, Room, View, draw_2d
 from lib.film import Film, Frame
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 ROOM_RADIUS_MM = 1150.0
 WINDOW = "MDTF"
 CAMERA_FPS = 30.0  # of cameras that do not say
 FORGET_SECONDS = 1.0  # a person unseen for this long starts anew
-SIZE_MOMENTS = 50  # over about as many moments the body's size is averaged
+SIZE_MOMENTS = 50  # the body's size is averaged over about as many moments
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class SlidingLifter:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        """Somebody else's past, filter and size tell nothing of this person."""
+        """Forget the past, the filter and the size: they are another person's."""
         self._past: deque[tuple[float, np.ndarray]] = deque()
         self._filter: OneEuro | None = None
         self._scale, self._moments = 0.0, 0
@@ -134,7 +133,7 @@ class SlidingLifter:
         return np.concatenate([self._filter(keypoints[:, :2], elapsed), keypoints[:, 2:]], axis=-1)
 
     def _window(self, seconds: float) -> np.ndarray:
-        """(T, 17, 3) normalised: the source's own rate, though frames were dropped."""
+        """(T, 17, 3) normalised, at the source's own frame rate even where frames were dropped."""
         times = np.array([moment for moment, _ in self._past])
         known = rearrange([keypoints for _, keypoints in self._past], "n j d -> n (j d)")
         wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._fps

@@ -133,7 +133,7 @@ def bounding_box(keypoints: np.ndarray) -> np.ndarray:
 
 
 def without_nonsense(keypoints: np.ndarray) -> np.ndarray:
-    """(..., 3) or more: those with numbers that cannot be become 0, that is unseen."""
+    """(..., 3) or more: keypoints with impossible numbers become 0, that is unseen."""
     sane = (np.abs(keypoints) < LARGEST_PIXEL).all(axis=-1)  # NaN is not below it
     return np.where(sane[..., None], keypoints, 0)
 

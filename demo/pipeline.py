@@ -1,4 +1,4 @@
-"""Video or keypoints in, poses out: detect, follow, lift, stand in a room.
+"""Video or keypoints in, poses out: detect, follow, lift, place people in a room.
 
 A video is read twice, once for its people and once for the film, so no more than a few frames are
 ever in memory; keypoints and poses of all frames are (about 1 kB a frame and person).
@@ -45,7 +45,7 @@ def people_in_video(
 
 
 class VideoLifter:
-    """A trained MDTF and all around it that takes a video to 3D poses.
+    """A trained MDTF, and all else that turns a video into 3D poses.
 
     >>> poses = VideoLifter.from_checkpoint()("jump.mp4")
     >>> poses.pose_world.shape  # (people, frames, 17, 3), mm, z up

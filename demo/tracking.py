@@ -22,8 +22,8 @@ MOMENT = 0.6
 MIN_SECONDS = 0.25
 # Two detections look like one person where their boxes or their keypoints agree this much.
 MIN_AGREEMENT = 0.25
-# How far keypoints lie apart that agree by 1/e, in sizes of the box. After an absence nobody knows
-# where a person went: three times UNSURE (seconds) makes it twice as far.
+# The distance at which the closeness of keypoints is 1/e, in sizes of the box. It grows with the
+# time a person was out of sight: after three times UNSURE (seconds) it is twice as large.
 REACH = 0.18
 UNSURE = 0.25
 # Nobody moves faster (sizes of the box a second) or grows or shrinks more from moment to moment.
@@ -112,7 +112,7 @@ class Tracker:
         }
         numbers: dict[int, int] = {}
         self._join(people, {i: p.expected(self._frame) for i, p in alive.items()}, numbers)
-        # Whoever is not where they were going may have stopped.
+        # A person who is not at the expected place may have stopped.
         self._join(people, {i: p.keypoints for i, p in alive.items()}, numbers)
         for number, keypoints in enumerate(people):
             if number in numbers:
@@ -142,7 +142,10 @@ class Tracker:
 
 
 def follow(people: People) -> People:
-    """The same sightings with their person's number, without false alarms; known ones stay."""
+    """The same sightings with their person's number, without false alarms.
+
+    Sightings that have numbers already stay as they are.
+    """
     if people.person.any() or not len(people.person):
         return people
     fps = people.fps or ASSUMED_FPS

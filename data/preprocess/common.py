@@ -1,4 +1,4 @@
-"""What the commands share: those that slice a data set, and those that make a file of videos."""
+"""What commands share that slice a data set or make a file of videos."""
 
 import argparse
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def add_output_flags(parser: argparse.ArgumentParser, dt_file: str, num_cameras:
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:
-    """Stop before any work is done if `path` is somebody's data. Raises UserError."""
+    """Raise UserError, before any work is done, if `path` holds data already."""
     if path.exists() and not force:
         raise UserError(f"{path} exists; give --force to replace it, or another --dt-file")
 

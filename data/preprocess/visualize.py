@@ -57,7 +57,7 @@ def read_motion(benchmark: Benchmark, path: Path, split: str, wanted: str) -> Mo
 
 
 def read_clip(benchmark: Benchmark, folder: Path, split: str, wanted: str) -> Motion:
-    """By number. Clips do not say their frame rate: that of Human3.6M."""
+    """A clip by its number. Clips do not say their frame rate; it is taken as Human3.6M's."""
     joints = benchmark.skeleton.num_joints
     clips = open_clips(folder, split, None, num_joints=joints, door=benchmark.door)
     number = parse_whole(wanted, 0, len(clips) - 1)
@@ -69,7 +69,7 @@ def read_clip(benchmark: Benchmark, folder: Path, split: str, wanted: str) -> Mo
 
 
 def read_video(benchmark: Benchmark, path: Path, split: str, wanted: str) -> Motion:
-    """By name, or by number in the order of the file."""
+    """A video by its name, or by its number in the order of the file."""
     ((_, sequences),) = benchmark.read(path, [split])
     names = [video.name for video in sequences.videos]
     number = parse_whole(wanted, 0, len(names) - 1)

@@ -33,7 +33,7 @@ REMEDY = "get it again (README, Data), or make one with data/preprocess/syntheti
 def read(
     path: str | os.PathLike[str], splits: Sequence[str] = SPLITS
 ) -> Iterator[tuple[str, Sequences]]:
-    """(split, its videos) one after the other, so that a split can be forgotten before the next.
+    """Yields (split, its videos), so that the caller can free one split before the next.
 
     Raises UserError.
     """

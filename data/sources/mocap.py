@@ -101,7 +101,7 @@ def check_held_out(clips: list[Clip]) -> None:
 def mocap_videos(
     clips: list[Clip], *, num_cameras: int, seed: int
 ) -> Iterator[tuple[str, Sequences]]:
-    """(split, one video) for every clip, window of it that fits the image, and camera.
+    """Yields (split, one video) for each clip, each window of it that fits the image, each camera.
 
     A clip's randomness depends on its name and the seed alone, not on the clips beside it.
     """

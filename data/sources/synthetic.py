@@ -139,9 +139,9 @@ def bump(phase: np.ndarray, centre: float, width: float) -> np.ndarray:
     return np.exp((np.cos(phase - 2 * np.pi * centre) - 1) / (2 * np.pi * width) ** 2)
 
 
-def smooth(curve: np.ndarray, seconds: float = 0.16) -> np.ndarray:
-    """A moving average (T, ...) with a Hann window: what has mass takes its time."""
-    reach = round(seconds * H36M_FPS / 2)
+def smooth(curve: np.ndarray) -> np.ndarray:
+    """A moving average (T, ...) with a Hann window of 0.16 s: a body has mass."""
+    reach = round(0.16 * H36M_FPS / 2)
     window = np.hanning(2 * reach + 3)[1:-1]
     padded = np.pad(curve, [(reach, reach)] + [(0, 0)] * (curve.ndim - 1), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(window), axis=0)

@@ -98,17 +98,14 @@ def decode(maps: np.ndarray) -> np.ndarray:
     y, x = np.divmod(best, width)
     b, j = np.ogrid[:batch, :joints]
 
-    def towards(before: np.ndarray, after: np.ndarray, inside: np.ndarray) -> np.ndarray:
-        return np.where(inside, np.sign(after - before) / 4, 0)
-
     left, right = maps[b, j, y, np.maximum(x - 1, 0)], maps[b, j, y, np.minimum(x + 1, width - 1)]
     up, down = maps[b, j, np.maximum(y - 1, 0), x], maps[b, j, np.minimum(y + 1, height - 1), x]
     # As published: no shift for a maximum within a cell of the border.
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
     return np.stack(
         [
-            x + towards(left, right, inside),
-            y + towards(up, down, inside),
+            x + inside * np.sign(right - left) / 4,
+            y + inside * np.sign(down - up) / 4,
             np.clip(flat.max(-1), 0, 1),
         ],
         axis=-1,

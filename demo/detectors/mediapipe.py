@@ -22,7 +22,7 @@ from lib.quiet import quiet_stderr
 
 LOOK_AROUND = 6  # frames between two searches for further people
 MAX_PEOPLE = 8
-SAME_PERSON = 0.5  # agreement from which two instances follow one person
+SAME_PERSON = 0.5  # with more agreement, two instances follow the same person
 
 # MediaPipe's own search for people, as a graph by itself.
 _SEARCH_GRAPH = """

@@ -20,7 +20,7 @@ PERSON = 0  # its class
 ANCHORS = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)
 STAGES = (1, 2, 8, 8, 4)  # residual blocks of Darknet-53 at each halving of the resolution
 THRESHOLD = 0.5  # least confidence of a person
-OVERLAP = 0.45  # boxes that overlap more are one person
+OVERLAP = 0.45  # boxes that overlap more show the same person
 # The output layers, coarsest first, and the anchors each one has.
 MASKS = ((6, 7, 8), (3, 4, 5), (0, 1, 2))
 
@@ -95,7 +95,7 @@ def _network(size: int, width: int) -> _Cfg:
     return cfg
 
 
-def darknet_cfg(size: int, width: int = 32) -> str:
+def darknet_cfg(size: int, width: int) -> str:
     """YOLOv3 as darknet configuration text.
 
     size: of the square input, a multiple of 32; width: filters of the first layer (published: 32).

@@ -1,4 +1,4 @@
-"""Poses into files that other tools read: a module, and a line in EXPORTERS, for each kind."""
+"""Poses as files that other tools read: each kind has a module, and a line in EXPORTERS."""
 
 import glob
 from collections.abc import Callable, Iterable
@@ -15,16 +15,17 @@ from lib.drawing import View
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported; and of the film the video beside the poses, the view, and who is told."""
+    """What is exported; all but the poses is for the film."""
 
     poses: Poses
     video: str | None  # None: a dark picture
     view: View
-    on_frame: Callable[[], object]
+    on_frame: Callable[[], object]  # called after each frame
 
 
-# Kind -> the file's name, where {name} is the video's and * something for each of several people;
-# what writes it, and may return what to call the result. The film takes longest, so it comes last.
+# Kind -> (the file's name, its writer). In the name, {name} is the video's name, and * stands for
+# the numbers of several people. A writer may return how to name the result to the user. The film
+# takes longest, so it comes last.
 EXPORTERS: dict[str, tuple[str, Callable[[Path, Export], str | None]]] = {
     "npz": ("poses.npz", lambda path, job: write_npz(path, job.poses)),
     "json": ("poses.json", lambda path, job: write_json(path, job.poses)),
@@ -47,7 +48,7 @@ def export_poses(job: Export, folder: Path, name: str, formats: Iterable[str]) -
 
 
 def result_paths(folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
-    """What may be written; of one file a person, those that are there already."""
+    """The files that may be written. Of a kind with a file for each person: those that exist."""
     patterns = [EXPORTERS[kind][0] for kind in formats]
     alone = [folder / files.replace("*", "").format(name=name) for files in patterns]
     there = [folder.glob(f.format(name=glob.escape(name))) for f in patterns if "*" in f]

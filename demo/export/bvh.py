@@ -39,10 +39,6 @@ def _children(joint: int) -> list[int]:
     return [child for child, parent in enumerate(H36M.parents) if parent == joint]
 
 
-def _forks(joint: int) -> bool:
-    return len(_children(joint)) > 1
-
-
 def write_everybody(path: Path, poses: Poses) -> str:
     """One person into `path`, several into files with their numbers; returns the files' names."""
     paths = [path]
@@ -77,14 +73,15 @@ def _hierarchy(joint: int, lengths: np.ndarray, depth: int) -> Iterator[str]:
     name = H36M.names[joint]
     offset = np.zeros(3) if joint == 0 else lengths[joint - 1] * np.array(REST[name], float)
     yield from _open(name, offset, depth, root=joint == 0)
-    for child in _children(joint):
-        if _forks(joint):
+    children = _children(joint)
+    for child in children:
+        if len(children) > 1:
             yield from _open(f"{name}_{H36M.names[child]}", np.zeros(3), depth + 1)
             yield from _hierarchy(child, lengths, depth + 2)
             yield "  " * (depth + 1) + "}"
         else:
             yield from _hierarchy(child, lengths, depth + 1)
-    if not _children(joint):
+    if not children:
         indent = "  " * (depth + 1)
         yield f"{indent}End Site"
         yield f"{indent}{{"
@@ -128,8 +125,8 @@ def _turns(
 ) -> Iterator[np.ndarray]:
     """The rotations (F, 3, 3) of a joint and all below it, in the order of `_hierarchy`.
 
-    above: (F, 3, 3), where the joints above have turned it; own: its rotation, where the bones
-    below do not tell.
+    above: (F, 3, 3), the rotation by the joints above; own: the joint's rotation, for a joint
+    whose bones do not determine it.
     """
     children = _children(joint)
     own = np.broadcast_to(np.eye(3), above.shape) if own is None else own

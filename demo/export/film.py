@@ -39,7 +39,7 @@ class SideBySide:
         else:
             left[:] = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
         several = len(poses.persons) > 1
-        # Before people come and after they have gone nothing is drawn of them.
+        # People are not drawn before they come and after they have gone.
         present = poses.present[:, index]
         keypoints = poses.keypoints_2d[present, index]
         for number, person in zip(poses.persons[present], keypoints, strict=True):

@@ -34,11 +34,11 @@ def read_arrays(
             f" {layout.num_keypoints}; correct --layout"
         )
     people = keypoints[None] if keypoints.ndim == 3 else keypoints  # (P, F, J, C)
-    with np.errstate(over="ignore"):  # too large for 32 bits: no pixels either
+    with np.errstate(over="ignore"):  # numbers too large for 32 bits are no pixels either
         people = without_nonsense(people.astype(np.float32))
     x_y = people[..., :2]
-    # Four numbers: x, y, a depth and the confidence, as MediaPipe has them.
-    # Two: what lies exactly at 0, 0 was not found.
+    # Four numbers are x, y, a depth and the confidence, as MediaPipe has them. With two numbers, a
+    # keypoint exactly at 0, 0 was not found.
     confidence = people[..., -1:] if people.shape[-1] > 2 else x_y.any(-1, keepdims=True)
     points = np.concatenate([x_y, confidence], axis=-1)
     fps, size = table.get("fps"), table.get("size")
