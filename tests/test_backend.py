@@ -34,6 +34,8 @@ class Mock:
 
     def __init__(self, has_block):
         self.has_block, self.inners, self.blocks = has_block, 0, 0
+        if has_block is None:
+            self.block = None
 
     def obstacle(self, device, dtype):
         return None if dtype == torch.float32 else "float32 only"
@@ -51,9 +53,10 @@ class Mock:
         )
 
 
-@pytest.mark.parametrize("has_block", [False, True])
+@pytest.mark.parametrize("has_block", [None, False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_registered_backend_runs_the_whole_model(has_block, training):
+    """has_block: None for one whose block is None, False for one whose block gives None."""
     model = MDTF(BoneAwareModule(16, 2), Lifter(H36M, 4, 16, 2), H36M).train(training)
     clip, mock = torch.rand(1, 4, 17, 3), Mock(has_block)
     torch.manual_seed(0)

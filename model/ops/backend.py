@@ -169,7 +169,9 @@ def residual_block(
     """
     if not torch.is_autocast_enabled(x.device.type):
         backend = _backend(x, "auto")
-        found = backend.block(x, weights, settings, masks, batch_statistics=batch_statistics)
+        found = None
+        if callable(backend.block):  # a backend may also say block = None
+            found = backend.block(x, weights, settings, masks, batch_statistics=batch_statistics)
         if found is not None:
             return found
     return reference.residual_block(

@@ -145,7 +145,10 @@ def cases(backend: Backend, length: int, joints: int = 3) -> Iterator[Case]:
     learnt = {"x", *(leaf.name for leaf in LEAVES[BlockWeights] if leaf.is_learnt)}
     with torch.no_grad():
         tried = (t.float() for t in inputs.values())
-        if _block(backend.block, (None, None), False, *tried) is None:
+        if (
+            not callable(backend.block)
+            or _block(backend.block, (None, None), False, *tried) is None
+        ):
             return
     for name, masks, training in (
         ("a block at inference", (None, None), False),
