@@ -15,6 +15,7 @@ import yaml
 from lib.checkpoint import BEST, BEST_EMA, LATEST
 from lib.files import PROJECT_ROOT
 from lib.skeleton import H36M
+from lib.training.fit import Fit
 from lib.training.optim import make_optimizer
 from model.lifter import Lifter
 from tests.training import (
@@ -175,6 +176,28 @@ def test_moving_average_is_evaluated_and_saved_beside_the_weights(data, tmp_path
     assert report["mpjpe"] == pytest.approx(min(line["ema/mpjpe"] for line in history), rel=1e-6)
     saved = torch.load(folder / BEST_EMA, weights_only=True)
     assert saved["min_mpjpe"] == pytest.approx(report["mpjpe"], rel=1e-6)
+
+
+def test_the_moving_average_follows_every_step(data, tmp_path, monkeypatch):
+    """From the first weights on: average <- 0.8 · average + 0.2 · weights, by hand."""
+    seen, step = [], Fit._step
+
+    def noted(fit, batch):
+        weight = fit.stage.model.lifter.embed.weight
+        if not seen:
+            seen.append(weight.detach().clone())
+        step(fit, batch)
+        seen.append(weight.detach().clone())
+
+    monkeypatch.setattr(Fit, "_step", noted)
+    more = ("--set", "ema_decay=0.8", "--set", "epochs=1")
+    run_train(*stage2_flags(data, tmp_path / "run", *more))
+    average, *weights = seen
+    assert len(weights) == 6
+    for weight in weights:
+        average = 0.8 * average + 0.2 * weight
+    saved = read_run(tmp_path / "run")[0]["training"]["ema"]["lifter.embed.weight"]
+    torch.testing.assert_close(saved, average, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
