@@ -23,8 +23,8 @@ class BoneAwareModule(nn.Module):
 
     def __init__(
         self,
-        channel: int,
-        depth: int,
+        channel: int = 64,
+        depth: int = 4,
         d_state: int = 16,
         d_conv: int = 4,
     ) -> None:
