@@ -1,4 +1,4 @@
-"""For tests of mistakes: how they are told."""
+"""For tests of mistakes and attacks: how they are told, and pickles that call a function."""
 
 import pytest
 
@@ -15,11 +15,11 @@ def told(call, *arguments):
     return message
 
 
-class Attack:
-    """Pickled: a call of that function by whoever reads the pickle."""
+class Call:
+    """Pickles as a call, or as a call followed by `__setstate__`."""
 
-    def __init__(self, function, *arguments):
-        self.reduced = (function, arguments)
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments) if state is None else (function, arguments, state)
 
     def __reduce__(self):
         return self.reduced

@@ -13,7 +13,7 @@ from lib.checkpoint import (
     load_checkpoint,
 )
 from lib.errors import UserError
-from tests.mistakes import Attack, told
+from tests.mistakes import Call, told
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -80,11 +80,11 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, where):
     witness, path = tmp_path / "witness", tmp_path / BEST
     for attack in (
-        Attack(os.mkdir, str(witness)),
-        Attack(os.system, f"mkdir {witness}"),
-        Attack(eval, f"open({str(witness)!r}, 'w')"),
-        Attack(np.save, str(witness), [1]),
-        Attack(torch.save, {}, str(witness)),
+        Call(os.mkdir, str(witness)),
+        Call(os.system, f"mkdir {witness}"),
+        Call(eval, f"open({str(witness)!r}, 'w')"),
+        Call(np.save, str(witness), [1]),
+        Call(torch.save, {}, str(witness)),
     ):
         content = {"model": {"head.1.weight": torch.zeros(2)}, "optimizer": {}}
         if where == "top":

@@ -10,7 +10,7 @@ import lib.files
 from lib.checkpoint import BEST, LATEST
 from tests import reference
 from tests.commands import command, evaluation, one_sentence
-from tests.mistakes import Attack
+from tests.mistakes import Call
 from tests.samples import (
     released_checkpoint,
     released_pair,
@@ -208,7 +208,7 @@ def test_a_training_that_cannot_write(place, tmp_path, train_py):
 def test_hostile_files_in_real_commands(place, tmp_path):
     """Pickle and checkpoint, each in a process of its own: one line, and nothing was run."""
     witness = tmp_path / "witness"
-    attack = Attack(os.mkdir, str(witness))
+    attack = Call(os.mkdir, str(witness))
     write_pickle(tmp_path / "a.pkl", {"train": {"joint_2d": attack}, "test": {}})
     slicing = ("data/preprocess/h36m.py", "--data-root", tmp_path, "--dt-file", "a.pkl")
     message = one_sentence(command(*slicing, cwd=tmp_path))

@@ -11,6 +11,7 @@ from demo.people import People
 from demo.tracking import follow
 from lib.errors import UserError
 from lib.keypoints import BLAZEPOSE_33, BODY_25, COCO_17, HALPE_26
+from tests.mistakes import Call
 
 
 def people(frames: int, joints: int, number: int = 1) -> np.ndarray:
@@ -160,15 +161,11 @@ def test_numbers_that_are_no_pixels_count_as_unseen(tmp_path, nonsense):
         assert not found.get(6, np.zeros(1)).any()
 
 
-class Bomb:
-    def __reduce__(self):
-        return os.mkdir, ("boom",)
-
-
 def test_no_file_runs_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.save("bomb.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    np.savez("bomb.npz", keypoints=np.array([Bomb()], dtype=object))
+    bomb = Call(os.mkdir, "boom")
+    np.save("bomb.npy", np.array([bomb], dtype=object), allow_pickle=True)
+    np.savez("bomb.npz", keypoints=np.array([bomb], dtype=object))
     for name in ("bomb.npy", "bomb.npz"):
         with pytest.raises(UserError, match="never loaded"):
             read_keypoints(name)

@@ -23,18 +23,14 @@ from demo.keypoint_files import read_keypoints
 from lib.checkpoint import load_checkpoint
 from lib.errors import UserError
 from lib.skeleton import H36M
+from tests.mistakes import Call
 
 POSITIONS = 200
 
 
-class Payload:
+def payload(path: Path) -> Call:
     """Unpickled by the ordinary unpickler, it would write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return Path.write_text, (self.path, "code has run")
+    return Call(Path.write_text, path, "code has run")
 
 
 def a_pickle(path: Path) -> None:
@@ -142,9 +138,9 @@ def test_code_in_a_file_does_not_run(tmp_path, name, protocol):
     path, trace = tmp_path / file_name, tmp_path / "trace"
     path.parent.mkdir(exist_ok=True)
     if name == "checkpoint":
-        torch.save({"model": Payload(trace)}, path, pickle_protocol=max(2, protocol))
+        torch.save({"model": payload(trace)}, path, pickle_protocol=max(2, protocol))
     else:
-        path.write_bytes(pickle.dumps({"train": Payload(trace)}, protocol))
+        path.write_bytes(pickle.dumps({"train": payload(trace)}, protocol))
     assert not attempt(load, path)
     assert not trace.exists()
 
@@ -152,12 +148,7 @@ def test_code_in_a_file_does_not_run(tmp_path, name, protocol):
 def numpy_call(function: str, arguments: tuple) -> bytes:
     """A pickle that calls a function of numpy's that the unpickler has to admit."""
     module, _, name = function.rpartition(".")
-
-    class Call:
-        def __reduce__(self):
-            return getattr(importlib.import_module(module), name), arguments
-
-    return pickle.dumps(Call(), 4)
+    return pickle.dumps(Call(getattr(importlib.import_module(module), name), *arguments), 4)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from data.sources.synthetic import perform, rest_pose
 from data.views import MIN_DEPTH, random_body, scale_bones
 from lib.errors import UserError
 from lib.skeleton import H36M
+from tests.mistakes import Call
 from tests.skips import SHARED, needs_shared
 from tests.training import run_command
 
@@ -134,9 +135,7 @@ def damaged(path):
     path.write_bytes(data)
 
 
-class Malicious:
-    def __reduce__(self):
-        return os.system, ("echo executed",)
+MALICIOUS = Call(os.system, "echo executed")
 
 
 BROKEN = {
@@ -144,9 +143,9 @@ BROKEN = {
     "damaged": (damaged, "cannot be read"),
     "text": (lambda path: path.write_text("hello"), "not an .npz"),
     "array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "not an .npz"),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps(Malicious())), "cannot be read"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(MALICIOUS)), "cannot be read"),
     "object": (
-        lambda path: save(path, a_sit=np.array([Malicious()], dtype=object)),
+        lambda path: save(path, a_sit=np.array([MALICIOUS], dtype=object)),
         "a_sit: Object arrays",
     ),
     "no meta": (lambda path: np.savez(path, x=np.zeros(3)), "__meta__"),

@@ -19,19 +19,7 @@ from lib.released import (
 from model.build import load_mdtf
 from tests import reference
 from tests.samples import released_checkpoint, released_pair
-from tests.training import differences, make_data, read_run, run_command, run_train
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """A data set, configs of both stages and a trained stage 1."""
-    root = tmp_path_factory.mktemp("data")
-    make_data(root)
-    status, _, errors = run_train(
-        "--config", root / "stage1.yaml", "--new-checkpoint", root / "stage1", "--seed", 3
-    )
-    assert status == 0, errors
-    return root
+from tests.training import differences, read_run, run_command, run_train
 
 
 def train(data: Path, folder: Path, *more: object, stage: int = 2) -> None:

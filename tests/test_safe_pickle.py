@@ -12,6 +12,7 @@ import pytest
 from data.safe_pickle import load_pickle
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT
+from tests.mistakes import Call
 
 VALUES = {
     "float": np.arange(24.0).reshape(2, 3, 4),
@@ -49,16 +50,6 @@ def test_arrays_and_containers_come_back(tmp_path, name, protocol):
         assert np.array_equal(found, value)
     else:
         assert found == value
-
-
-class Call:
-    """Pickles as a call, or as a call followed by `__setstate__`."""
-
-    def __init__(self, function, *arguments, state=None):
-        self.reduced = (function, arguments) if state is None else (function, arguments, state)
-
-    def __reduce__(self):
-        return self.reduced
 
 
 def test_code_is_refused_and_not_run(tmp_path):

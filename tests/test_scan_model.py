@@ -9,6 +9,7 @@ from model.lifter import Lifter
 from model.ops import backend as seam
 from model.ops import set_default_backend
 from model.ops.cpu import backend as cpu
+from tests.models import unsettle
 
 needs_kernel = pytest.mark.skipif(cpu.unavailable() is not None, reason="no C kernel here")
 ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
@@ -17,15 +18,6 @@ ADJACENCY = torch.from_numpy(H36M.adjacency()).float()
 @pytest.fixture(autouse=True)
 def _automatic_backend(monkeypatch):
     monkeypatch.setattr(seam, "_default", "auto")
-
-
-def unsettled(module):
-    """With every parameter and statistic moved off its initial value."""
-    with torch.no_grad():
-        for value in module.state_dict().values():
-            if value.is_floating_point():
-                value += 0.1 * torch.rand_like(value)
-    return module
 
 
 @needs_kernel
@@ -45,9 +37,9 @@ def test_the_block_kernel_equals_the_block_in_float64(
     vectors, frames, axis, adjacency, backward_graph, is_followed_by_norm
 ):
     dim = vectors * cpu.abi.library().mdtf_lanes()
-    block = unsettled(MambaBlock(dim, 16, 4, 0.1, adjacency, backward_graph)).eval()
+    block = unsettle(MambaBlock(dim, 16, 4, 0.1, adjacency, backward_graph)).eval()
     x = torch.randn(2, frames, 17, dim)
-    norm = unsettled(torch.nn.LayerNorm(dim, eps=1e-3)) if is_followed_by_norm else None
+    norm = unsettle(torch.nn.LayerNorm(dim, eps=1e-3)) if is_followed_by_norm else None
     with torch.inference_mode():
         found = block(x, axis, norm)
     assert found.is_contiguous()
@@ -103,7 +95,7 @@ def test_every_backend_trains_alike(run, adjacency):
     names = ["sequential", "torch"] + ["c"] * (cpu.unavailable() is None)
     for name in names:
         torch.manual_seed(1)
-        block = unsettled(MambaBlock(16, 16, 4, 0.3, adjacency)).train()
+        block = unsettle(MambaBlock(16, 16, 4, 0.3, adjacency)).train()
         set_default_backend(name)
         x = torch.randn(2, 12, 17, 16, requires_grad=True)
         y = run(block, x)
@@ -123,7 +115,7 @@ def test_recomputed_blocks_give_the_same_and_keep_less(has_hooks):
 
     def step(recompute):
         torch.manual_seed(2)
-        lifter = unsettled(Lifter(H36M, 27, 16, 3)).train()
+        lifter = unsettle(Lifter(H36M, 27, 16, 3)).train()
         recompute_blocks(lifter, recompute)
         if has_hooks:
             for block in (*lifter.spatial, *lifter.temporal):

@@ -16,7 +16,7 @@ from data.clips import ClipDataset
 from data.store import INDEX, ArrayWriter
 from lib.files import write_json
 from lib.locks import try_lock
-from tests.mistakes import Attack, told
+from tests.mistakes import Call, told
 from tests.samples import write_pickle
 from tests.stores import T, write_arrays, write_clips
 
@@ -124,7 +124,7 @@ def test_a_wrong_released_clip_is_named(tmp_path, content, number):
 def test_a_released_clip_that_would_run_code_is_refused(tmp_path):
     write_clips(tmp_path, "train")
     witness = tmp_path / "witness"
-    content = {"data_input": Attack(os.mkdir, str(witness))}
+    content = {"data_input": Call(os.mkdir, str(witness))}
     path = write_pickle(tmp_path / "train" / "00000001.pkl", content)
     found = told(ClipDataset(tmp_path, "train", T).__getitems__, [1])
     assert found.startswith(f"{path}: refused, it would run code (")
