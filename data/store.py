@@ -202,7 +202,7 @@ class ArrayClips:
 class FolderClips:
     """The clips of one split in the released layout: a pickle for each clip."""
 
-    def __init__(self, directory: Path, split: str, door: str = DOOR) -> None:
+    def __init__(self, directory: Path, split: str, door: str) -> None:
         self.where = directory / split
         self._remedy = f"copy it again or slice anew with {door}"
         self._files = sorted(self.where.glob("[0-9]*.pkl"))
@@ -255,9 +255,9 @@ def open_clips(
     split: str,
     n_frames: int | None,
     *,
-    num_joints: int | None = None,
+    num_joints: int | None,
+    door: str,
     dt_file: str | None = None,
-    door: str = DOOR,
 ) -> ArrayClips | FolderClips:
     """The clips of `directory` (data/motion3d/H36M-243), arrays or a released folder.
 

@@ -94,9 +94,9 @@ class Exchange(nn.Module):
 
 
 class HRNet(nn.Module):
-    """(B, 3, H, W) RGB, normalised as on ImageNet -> heatmaps (B, joints, H/4, W/4)."""
+    """(B, 3, H, W) RGB, normalised as on ImageNet -> heatmaps (B, 17, H/4, W/4)."""
 
-    def __init__(self, width: int = 48, joints: int = 17) -> None:
+    def __init__(self, width: int = 48) -> None:
         """width: channels of the finest branch; the published network has 48."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False)
@@ -119,7 +119,7 @@ class HRNet(nn.Module):
         self.stage3 = self._stage(channels[:3], MODULES[1])
         self.transition3 = self._new_branch(channels[:4])
         self.stage4 = self._stage(channels, MODULES[2], last_outputs=1)
-        self.final_layer = nn.Conv2d(width, joints, 1)
+        self.final_layer = nn.Conv2d(width, 17, 1)
 
     @staticmethod
     def _stage(

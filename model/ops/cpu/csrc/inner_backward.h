@@ -1,5 +1,5 @@
-/* The gradients of inner.h. The chunks follow from the sequence's last to its first; each one is
- * recomputed from the state kept at its start. */
+/* The gradients of inner.h. They are computed chunk by chunk, from a sequence's last chunk to its
+ * first; each chunk is computed again from the state kept at its start. */
 #pragma once
 #include "inner.h"
 
