@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.clips import Batch, ClipDataset
+from data.clips import ClipDataset
 from data.loader import ClipLoader
+from lib.batch import Batch
 from lib.errors import UserError
 from lib.geometry import flip_pose
 from lib.processes import Processes
 from lib.skeleton import H36M
-from tests.test_clips import T, write_arrays
+from tests.stores import T, write_arrays
 
 FRAMES = 90  # gives 43 clips
 
