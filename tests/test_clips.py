@@ -83,9 +83,9 @@ def test_the_clips_of_several_data_sets_follow_each_other(tmp_path):
     assert batch.clips == order
     for k, found in enumerate((batch.pose_2d, batch.pose_3d)):
         expected = [
-            *(clips[2, k], poses[0, k][ids[0]], other[0, k][other_ids[0]]),
-            *(poses[0, k][ids[-1]], clips[0, k], other[0, k][other_ids[-1]]),
-        ]
+            clips[2, k], poses[0, k][ids[0]], other[0, k][other_ids[0]],
+            poses[0, k][ids[-1]], clips[0, k], other[0, k][other_ids[-1]],
+        ]  # fmt: skip
         assert np.array_equal(found, np.stack(expected))
     assert joined.source.place(count + 1) == str(tmp_path / "b" / "train" / "00000001.pkl")
 

@@ -32,17 +32,17 @@ def test_a_released_pair_evaluates_to_the_protocols_numbers(place, tmp_path):
     """In a process of its own, from a folder that is not the project's."""
     report = tmp_path / "new" / "report.json"
     status, out, error = command(
-        *("train.py", "--eval-only", "--config", place / "tiny.yaml"),
-        *("--checkpoint", place / "stage2", "--report", report),
-        *("--stage1-checkpoint", place / "stage1" / BEST),
+        "train.py", "--eval-only", "--config", place / "tiny.yaml",
+        "--checkpoint", place / "stage2", "--report", report,
+        "--stage1-checkpoint", place / "stage1" / BEST,
         cwd=tmp_path,
-    )
+    )  # fmt: skip
     assert status == 0, error
     found, expected = json.loads(report.read_text()), expected_report()
     assert set(found) == {
-        *("mpjpe", "p_mpjpe", "mpjve", "acceleration"),
-        *("per_action", "per_joint", "frames"),
-    }
+        "mpjpe", "p_mpjpe", "mpjve", "acceleration",
+        "per_action", "per_joint", "frames",
+    }  # fmt: skip
     compare_to_a_hundredth(found, expected)
     average = next(line for line in out.splitlines() if line.startswith("average"))
     assert average.split()[1:3] == [f"{found[name]:.2f}" for name in ("mpjpe", "p_mpjpe")]
@@ -72,9 +72,9 @@ def compare_to_a_hundredth(found, expected):
 def test_settings_change_the_evaluation_as_they_should(place, tmp_path, train_py, key, keywords):
     """Also: --stage1-checkpoint may be a folder."""
     status, _, error = train_py(
-        *("--eval-only", "--config", place / "tiny.yaml", "--checkpoint", place / "stage2"),
-        *("--stage1-checkpoint", place / "stage1", "--set", key, "--report", tmp_path / "r.json"),
-    )
+        "--eval-only", "--config", place / "tiny.yaml", "--checkpoint", place / "stage2",
+        "--stage1-checkpoint", place / "stage1", "--set", key, "--report", tmp_path / "r.json",
+    )  # fmt: skip
     assert status == 0, error
     compare_to_a_hundredth(
         json.loads((tmp_path / "r.json").read_text()), expected_report(**keywords)
@@ -89,10 +89,10 @@ def test_a_released_clip_folder_gives_the_same_table(place, tmp_path, train_py):
         content = {"data_input": clip, "data_label": np.zeros_like(clip)}
         write_pickle(tmp_path / "data" / "H36M-9" / "test" / f"{number:08d}.pkl", content)
     status, _, error = train_py(
-        *("--eval-only", "--config", place / "tiny.yaml", "--checkpoint", place / "stage2"),
-        *("--stage1-checkpoint", place / "stage1" / BEST, "--report", tmp_path / "r.json"),
-        *("--set", f"data_root={tmp_path / 'data'}"),
-    )
+        "--eval-only", "--config", place / "tiny.yaml", "--checkpoint", place / "stage2",
+        "--stage1-checkpoint", place / "stage1" / BEST, "--report", tmp_path / "r.json",
+        "--set", f"data_root={tmp_path / 'data'}",
+    )  # fmt: skip
     assert status == 0, error
     compare_to_a_hundredth(json.loads((tmp_path / "r.json").read_text()), expected_report())
     assert len(ids) == 10
@@ -113,14 +113,12 @@ def test_a_test_clip_that_is_not_finite_is_named(place, tmp_path, train_py):
 
 def test_stage_1_evaluates_to_the_formulas_scores(place, tmp_path, train_py):
     status, out, error = train_py(
-        *("--eval-only", "--config", place / "first.yaml", "--checkpoint", place / "stage1"),
-        *("--report", tmp_path / "r.json"),
-    )
+        "--eval-only", "--config", place / "first.yaml", "--checkpoint", place / "stage1",
+        "--report", tmp_path / "r.json",
+    )  # fmt: skip
     assert status == 0, error
     found = json.loads((tmp_path / "r.json").read_text())
-    assert {*("accuracy", "accuracy_released", "precision", "recall", "f1", "confusion")} <= set(
-        found
-    )
+    assert {"accuracy", "accuracy_released", "precision", "recall", "f1", "confusion"} <= set(found)
 
     rows, ids, clips = released_clips()
     bins = reference.certain_bins(reference.bone_aware(released_pair()[0], clips)).numpy()

@@ -23,17 +23,17 @@ CPU = torch.device("cpu")
 def test_both_stages_then_evaluation_of_the_second_alone(place, tmp_path, train_py, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, error = train_py(
-        *("--config", place / "first.yaml", "--new-checkpoint", "one", "--set", "epochs=1"),
+        "--config", place / "first.yaml", "--new-checkpoint", "one", "--set", "epochs=1",
         stage=1,
         output="checkpoint/stage1",
-    )
+    )  # fmt: skip
     assert status == 0, error
     status, _, error = train_py(
-        *("--config", place / "tiny.yaml", "--new-checkpoint", "two"),
-        *("--stage1-checkpoint", f"one/{BEST}"),
+        "--config", place / "tiny.yaml", "--new-checkpoint", "two",
+        "--stage1-checkpoint", f"one/{BEST}",
         stage=2,
         output="checkpoint/stage2",
-    )
+    )  # fmt: skip
     assert status == 0, error
     assert {BEST, LATEST, "history.jsonl"} <= set(os.listdir("two"))
     (line,) = (tmp_path / "two" / "history.jsonl").read_text().splitlines()
@@ -49,10 +49,10 @@ def test_both_stages_then_evaluation_of_the_second_alone(place, tmp_path, train_
     before = {name: (tmp_path / "two" / name).read_bytes() for name in (BEST, LATEST)}
     message = one_sentence(
         train_py(
-            *("--config", place / "tiny.yaml", "--new-checkpoint", "two"),
-            *("--stage1-checkpoint", place / "stage1" / BEST),
+            "--config", place / "tiny.yaml", "--new-checkpoint", "two",
+            "--stage1-checkpoint", place / "stage1" / BEST,
         )
-    )
+    )  # fmt: skip
     assert "two: " in message
     assert "--resume" in message
     assert before == {name: (tmp_path / "two" / name).read_bytes() for name in (BEST, LATEST)}

@@ -147,10 +147,10 @@ def test_twenty_kills_half_of_them_while_saving(data, tmp_path, uninterrupted):
         trace = Lines(*modules, at=line, then=lambda: send(signal.SIGKILL))
         status = wait_for(
             fork_train(
-                *(*arguments, "--save-every", "0.00001"),  # after every step
+                *arguments, "--save-every", "0.00001",  # after every step
                 before=partial(kill_while_saving, save) if is_save else trace.start,
             )
-        )
+        )  # fmt: skip
         left = list(folder.glob(f".{LATEST}.*"))
         for file in left:
             file.unlink()

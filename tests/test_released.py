@@ -25,8 +25,8 @@ from tests.training import differences, read_run, run_command, run_train
 def train(data: Path, folder: Path, *more: object, stage: int = 2) -> None:
     stage1 = ["--stage1-checkpoint", data / "stage1" / BEST] if stage == 2 else []
     status, _, errors = run_train(
-        *("--config", data / f"stage{stage}.yaml", "--new-checkpoint", folder, *stage1, *more)
-    )
+        "--config", data / f"stage{stage}.yaml", "--new-checkpoint", folder, *stage1, *more
+    )  # fmt: skip
     assert status == 0, errors
 
 
@@ -36,9 +36,9 @@ def train(data: Path, folder: Path, *more: object, stage: int = 2) -> None:
 def score(folder: Path, *more: object) -> float:
     report = folder / "report.json"
     status, _, errors = run_train(
-        *("--eval-only", "--checkpoint", folder, "--checkpoint-file", LATEST),
-        *("--report", report, *more),
-    )
+        "--eval-only", "--checkpoint", folder, "--checkpoint-file", LATEST,
+        "--report", report, *more,
+    )  # fmt: skip
     assert status == 0, errors
     return json.loads(report.read_text())["mpjpe"]
 
@@ -291,9 +291,9 @@ def test_released_runs_that_cannot_go_on(data, runs, tmp_path, mistake):
     before = path.read_bytes()
     config = [] if mistake == "no config" else ["--config", data / "stage2.yaml"]
     status, _, errors = run_train(
-        *(*config, "--resume", "--checkpoint", path.parent, "--new-checkpoint", tmp_path / "new"),
-        *("--stage1-checkpoint", data / "stage1" / BEST, "--set", "st_depth=1", *arguments),
-    )
+        *config, "--resume", "--checkpoint", path.parent, "--new-checkpoint", tmp_path / "new",
+        "--stage1-checkpoint", data / "stage1" / BEST, "--set", "st_depth=1", *arguments,
+    )  # fmt: skip
     assert status == 2
     assert errors.count("\n") == 1
     assert part in errors
@@ -309,10 +309,10 @@ def test_moments_of_another_tensor_are_refused(data, runs, tmp_path):
     states[0], states[1] = states[1], states[0]
     torch.save(raw, path)
     status, _, errors = run_train(
-        *("--config", data / "stage2.yaml", "--resume", "--checkpoint", path),
-        *("--new-checkpoint", tmp_path / "new", "--set", "st_depth=1"),
-        *("--stage1-checkpoint", data / "stage1" / BEST),
-    )
+        "--config", data / "stage2.yaml", "--resume", "--checkpoint", path,
+        "--new-checkpoint", tmp_path / "new", "--set", "st_depth=1",
+        "--stage1-checkpoint", data / "stage1" / BEST,
+    )  # fmt: skip
     assert status == 2
     assert "does not fit its weights (spatial_position)" in errors
 
@@ -325,10 +325,10 @@ def test_another_learning_rate_than_the_configs_is_told(data, runs, tmp_path, ca
         torch.save({**raw, "lr": rate}, path)
         folder = tmp_path / f"{rate}"
         status, _, errors = run_train(
-            *("--config", data / "stage2.yaml", "--resume", "--checkpoint", path),
-            *("--new-checkpoint", folder, "--set", "st_depth=1"),
-            *("--stage1-checkpoint", data / "stage1" / BEST),
-        )
+            "--config", data / "stage2.yaml", "--resume", "--checkpoint", path,
+            "--new-checkpoint", folder, "--set", "st_depth=1",
+            "--stage1-checkpoint", data / "stage1" / BEST,
+        )  # fmt: skip
         assert status == 0, errors
         assert ("its last learning rate is 0.0018" in caplog.text) == is_told
         assert read_run(folder)[1][0]["lr"] == 0.002 * 0.9

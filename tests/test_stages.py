@@ -72,9 +72,9 @@ def test_training_takes_all_data_sets_and_evaluation_the_first(tmp_path, caplog)
     counts = []
     for number, names in enumerate(("H36M-9", "H36M-9, Other-9")):
         status, _, errors = run_train(
-            *("--config", tmp_path / "stage1.yaml", "--new-checkpoint", tmp_path / str(number)),
-            *("--set", "epochs=1", "--set", f"subset_list=[{names}]"),
-        )
+            "--config", tmp_path / "stage1.yaml", "--new-checkpoint", tmp_path / str(number),
+            "--set", "epochs=1", "--set", f"subset_list=[{names}]",
+        )  # fmt: skip
         assert status == 0, errors
         counts.append(re.findall("([0-9]+) training and ([0-9]+) test clips", caplog.text)[-1])
     (train, test), (both, still) = counts

@@ -344,12 +344,12 @@ def change_index(**changes):
 
 
 DAMAGE = [
-    *(damage_json, damage_arrays, damage_header, empty_array, remove_arrays, remove_one),
-    *(wild_clip, negative_clip, pickled_array, another_pose),
-    *(change_index(format=99), change_index(arrays="../.."), change_index(arrays=3)),
-    *(change_index(splits={}), change_index(splits=[]), change_index(n_frames=5)),
+    damage_json, damage_arrays, damage_header, empty_array, remove_arrays, remove_one,
+    wild_clip, negative_clip, pickled_array, another_pose,
+    change_index(format=99), change_index(arrays="../.."), change_index(arrays=3),
+    change_index(splits={}), change_index(splits=[]), change_index(n_frames=5),
     change_index(n_frames="six"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda d: d.__name__)

@@ -47,9 +47,9 @@ def test_resumed_between_epochs_equals_uninterrupted(data, tmp_path, stage):
     run_train(*common, "--new-checkpoint", tmp_path / "whole", "--seed", 5)
     run_train(*common, "--new-checkpoint", tmp_path / "half", "--seed", 5, "--set", "epochs=1")
     status, _, errors = run_train(
-        *("--config", data / f"stage{stage}.yaml", "--resume", "--checkpoint", tmp_path / "half"),
-        *("--new-checkpoint", tmp_path / "rest"),
-    )
+        "--config", data / f"stage{stage}.yaml", "--resume", "--checkpoint", tmp_path / "half",
+        "--new-checkpoint", tmp_path / "rest",
+    )  # fmt: skip
     assert status == 0, errors
     assert_same_end(tmp_path / "rest", read_run(tmp_path / "whole"))
     assert (tmp_path / "rest" / BEST).is_file()
@@ -168,9 +168,9 @@ def test_moving_average_is_evaluated_and_saved_beside_the_weights(data, tmp_path
     average = checkpoint["training"]["ema"]["lifter.embed.weight"]
     assert not torch.equal(average, checkpoint["model"]["embed.weight"])
     status, _, errors = run_train(
-        *("--eval-only", "--checkpoint", folder, "--checkpoint-file", BEST_EMA),
-        *("--report", tmp_path / "report.json"),
-    )
+        "--eval-only", "--checkpoint", folder, "--checkpoint-file", BEST_EMA,
+        "--report", tmp_path / "report.json",
+    )  # fmt: skip
     assert status == 0, errors
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["mpjpe"] == pytest.approx(min(line["ema/mpjpe"] for line in history), rel=1e-6)
