@@ -40,7 +40,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
 
 
 class StdoutHandler(logging.Handler):
-    """Prints to what is stdout at the time."""
+    """Prints to the stdout that the process has when a line is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)

@@ -80,7 +80,7 @@ def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatc
 
 
 def test_a_film_that_opencv_could_not_write_is_told(tmp_path, monkeypatch):
-    """As on a full disk, of which OpenCV says nothing."""
+    """As on a full disk, which OpenCV does not report."""
     monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
     with (
         pytest.raises(UserError, match="of 9 frames 0"),

@@ -48,7 +48,7 @@ def export_poses(job: Export, folder: Path, name: str, formats: Iterable[str]) -
 
 
 def result_paths(folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
-    """The files that may be written. Of a kind with a file for each person: those that exist."""
+    """The files that may be written; where each person has one, all such files that exist."""
     patterns = [EXPORTERS[kind][0] for kind in formats]
     alone = [folder / files.replace("*", "").format(name=name) for files in patterns]
     there = [folder.glob(f.format(name=glob.escape(name))) for f in patterns if "*" in f]

@@ -80,7 +80,7 @@ def set_default_backend(name: str) -> None:
 
 @contextmanager
 def backend_asked_for(name: str | None) -> Iterator[None]:
-    """Inside, `backend="auto"` means this one; None for what it means outside."""
+    """Inside, `backend="auto"` means this backend; with None, it means the same as outside."""
     global _default
     before = _default
     if name is not None:

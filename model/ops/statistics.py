@@ -20,7 +20,7 @@ class Statistics(NamedTuple):
     values: Tensor | float  # the number of values of a joint
 
 
-# Of both directions' graphs; None for no graph, and where running statistics were used.
+# One for each direction's graph; None without a graph, or where running statistics were used.
 GraphStatistics = tuple[Statistics | None, Statistics | None]
 
 

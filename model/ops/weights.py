@@ -63,7 +63,7 @@ class BlockWeights(NamedTuple):
 
     @property
     def graphs(self) -> tuple[GraphWeights | None, GraphWeights | None]:
-        """Of both directions."""
+        """The graphs of the forward and of the backward direction."""
         return self.forward_graph, self.backward_graph
 
 

@@ -126,7 +126,7 @@ class Kept(NamedTuple):
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Of both directions."""
+        """The statistics of both graphs, in the form of `Statistics`, each (3, J)."""
         return self.forward_statistics, self.backward_statistics
 
 
