@@ -54,6 +54,28 @@ def build(dim, adjacency=None, backward_graph=True, drop_path=0.3):
     return both
 
 
+def away_from_kinks(block, shape):
+    """Inputs on which no graph's ReLU is within 1e-5 of its kink.
+
+    There float32's rounding, which differs between CPUs, decides about the whole gradient.
+    """
+    exact, sums = copy.deepcopy(block).double(), []
+    for graph in exact.mixer.graphs:
+        if graph is not None:
+            graph.conv.register_forward_pre_hook(lambda _, inputs: sums.append(inputs[0]))
+            graph.conv.norm.register_forward_hook(
+                lambda _, __, mixed: sums.append(sums.pop() + mixed)
+            )
+    for seed in range(100):
+        x = draw(*shape, seed=seed)
+        sums.clear()
+        if exact.mixer.graphs != (None, None):
+            exact(x.double())
+        if all(before_relu.abs().min() > 1e-5 for before_relu in sums):
+            return x
+    raise AssertionError("no such inputs")
+
+
 def assert_near(found, expected, tolerance=1e-5):
     for a, b in zip(found, expected, strict=True):
         assert (a - b).abs().max() <= tolerance * b.abs().max()
@@ -68,7 +90,7 @@ def test_a_block_equals_the_block_in_float64(dim, case, training, last_norm):
     axis, adjacency, backward_graph = CASES[case]
     block, norm = build(dim, adjacency, backward_graph).train(training)
     norm = norm if last_norm else None
-    x = draw(2, 11, 17, dim).requires_grad_()
+    x = away_from_kinks(block, (2, 11, 17, dim)).requires_grad_()
     # Random signs would let some sums over all rows cancel to a hundredth of their terms, whose
     # rounding in float32, the readable definition's too, then shows.
     cotangent = x.detach()
