@@ -34,14 +34,17 @@ typedef struct {
 
 INLINE int64_t graph_tile(const Graph *in) { return ROW_TILE / in->joints * in->joints; }
 
-/* to (rows, channels) += Â from, within each frame. */
+/* to (rows, channels) += Â from, within each frame. The zeros of Â are left out, unless infinity
+ * times one of them makes NaN. */
 static void mix_joints(const float *adjacency, int64_t joints, int64_t rows, int64_t channels,
                        const float *from, float *to) {
+    int is_finite = 1;
     for (int64_t row = 0; row < rows; row++) {
         const float *frame = from + row / joints * joints * channels;
         const float *weights = adjacency + row % joints * joints;
+        if (row % joints == 0) is_finite = all_finite(joints, channels, frame, channels);
         for (int64_t k = 0; k < joints; k++) {
-            if (weights[k] == 0) continue;
+            if (weights[k] == 0 && is_finite) continue;
             for (int64_t c = 0; c < channels; c += LANES)
                 store(to + row * channels + c,
                       load(to + row * channels + c) + load(frame + k * channels + c) * weights[k]);

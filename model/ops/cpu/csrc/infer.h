@@ -90,21 +90,28 @@ static void graph_convolution(const Block *in, const PackedBlock *w, int directi
     const int64_t c = in->shape.channels, joints = in->shape.length;
     layer_norm(rows, c, x, x_row, g->norm_weight, g->norm_bias, in->graph_eps, normed, NULL);
     gemm_packed(rows, c, 2 * c, (Strided){normed, c, 1}, w->graph[direction], wide, 2 * c, 0);
+    const int is_bias_finite = all_finite(1, c, g->neighbours_bias, c);
+    int is_finite = 1; /* else the zeros of Â count, too: infinity times 0 is NaN */
     for (int64_t row = 0; row < rows; row++) {
         const int64_t j = row % joints;
+        if (j == 0) is_finite = is_bias_finite && all_finite(joints, c, wide + row * 2 * c, 2 * c);
         const float *frame = wide + (row - j) * 2 * c, *adjacency = in->weights.adjacency + j * joints;
         int64_t neighbours[MAX_JOINTS], count = 0;
         float total = 0; /* the sum of Â's row: the factor of V's bias */
-        for (int64_t k = 0; k < joints; k++)
-            if (adjacency[k] != 0) {
+        int has_zero = 0;
+        for (int64_t k = 0; k < joints; k++) {
+            has_zero |= adjacency[k] == 0;
+            if (adjacency[k] != 0 || !is_finite) {
                 neighbours[count++] = k;
                 total += adjacency[k];
             }
+        }
         for (int64_t i = 0; i < c; i += LANES) {
             vec mixed = load(wide + row * 2 * c + c + i) + load(g->own_bias + i) +
                         load(g->neighbours_bias + i) * total;
             for (int64_t n = 0; n < count; n++)
                 mixed += load(frame + neighbours[n] * 2 * c + i) * adjacency[neighbours[n]];
+            if (has_zero && !is_finite) mixed += load(g->neighbours_bias + i) * 0.0f;
             vec y = load(normed + row * c + i) + mixed * w->scale[direction][j] +
                     w->shift[direction][j];
             store(out + row * c + i, max_vec(y, splat(0.0f)));

@@ -156,3 +156,14 @@ INLINE void linear_weight_gradient(int64_t rows, int64_t outputs, int64_t inputs
                                    const float *grad_y, const float *x, float *grad_weight) {
     gemm(outputs, rows, inputs, (Strided){grad_y, 1, outputs}, x, inputs, grad_weight, inputs, 1);
 }
+
+/* Whether all of count rows of c numbers are: 0 times each of them is 0 then, and else NaN. */
+static int all_finite(int64_t count, int64_t c, const float *x, int64_t row) {
+    vec zero = splat(0.0f);
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t i = 0; i < c; i += LANES) zero += load(x + r * row + i) * 0.0f;
+    float lanes[LANES], sum = 0;
+    store(lanes, zero);
+    for (int64_t i = 0; i < LANES; i++) sum += lanes[i];
+    return sum == 0;
+}
