@@ -191,13 +191,11 @@ _expected: dict[tuple[type, Sizes], tuple[tuple[int, ...], ...]] = {}
 
 def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
     """The first tensor that is missing, has another size, or not the type and device of `like`."""
-    missing = _missing(weights)
-    if missing:
-        return f"{missing} is missing"
     kind, dtype, device = type(weights), like.dtype, like.device
     if (kind, sizes) not in _expected:
         _expected[kind, sizes] = tuple(sizes.of(leaf.size) for leaf in LEAVES[kind])
-    found = zip(flat(weights), _expected[kind, sizes], strict=True)
+    tensors = flat(weights)
+    found = zip(tensors, _expected[kind, sizes], strict=True)
     for number, (tensor, size) in enumerate(found):
         if tensor is not None and (
             tensor.shape != size or tensor.dtype != dtype or tensor.device != device
@@ -206,7 +204,8 @@ def wrong_size(weights: Weights, sizes: Sizes, like: Tensor) -> str | None:
                 f"{LEAVES[kind][number].name}: {dtype} {size} on {device} is wanted, this is"
                 f" {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             )
-    return None
+    missing = None if all(t is not None for t in tensors) else _missing(weights)
+    return None if missing is None else f"{missing} is missing"
 
 
 class Settings(NamedTuple):
