@@ -85,7 +85,7 @@ def make_stage(session: Session) -> Stage:
     test = benchmark.open(config, "test")
     source = find_path(config.data_root) / config.dt_file
     clip_frames, test_frames = benchmark.test_frames(test.source, source)
-    protocol, seed = benchmark.evaluate, session.seed
+    protocol, seed = benchmark.protocol(config), session.seed
     return LiftingStage(
         model, config, skeleton, test, clip_frames, test_frames, protocol, device, seed
     )
@@ -107,13 +107,15 @@ def train(session: Session, task: Stage) -> int:
     config, options = session.config, session.options
     if session.device.type == "cpu":
         memory.keep_freed()
-    dataset = find_benchmark(config.dataset).open(config, "train")
+    benchmark = find_benchmark(config.dataset)
+    dataset = benchmark.open(config, "train")
     loader = ClipLoader(
         dataset,
         config.batch_size,
         skeleton=task.skeleton,
         seed=session.seed,
         flip=config.flip,
+        each_mirrored=benchmark.each_mirrored,
         workers=options.num_cpus - 1,
         processes=session.processes,
         parts=config.accumulate,

@@ -5,9 +5,11 @@ A new data set is a source (data/sources/), a protocol (lib/evaluation/) and an 
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from data.sequences import SPLITS, Sequences, on_screen
 from data.sources import h36m
 from data.store import ArrayClips, ArrayWriter, StoredClips
 from lib.arrays import Floats, Ints
-from lib.config import Config
+from lib.config import PROTOCOL_KEYS, Config
 from lib.errors import UserError, did_you_mean
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.h36m import evaluate_h36m
@@ -38,7 +40,7 @@ class Benchmark:
     # (path, splits) -> (split, its sequences) for each; the test split has a ground truth.
     read: Read
     door: str  # the script that slices it, for messages
-    prefix: str  # its clips lie in the folder `prefix-T`
+    prefix: str  # its clips lie in the folder `prefix-T`; {file} is the name of the file
     # Sequences -> what the network sees, (N, J, 3): x, y and confidence; and what it learns,
     # (N, J, 3), in normalised units. Both float32.
     units: Units
@@ -48,22 +50,49 @@ class Benchmark:
     evaluate: Evaluate  # its protocol
     # Whether x and y of what it learns are those on the screen, as `use_proj_as_2d` needs them.
     projects: bool
+    # What its protocol leaves to the config: keys and their values, the default first.
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # With `flip`, an epoch has each training clip plain and mirrored, not one of both at random.
+    each_mirrored: bool = False
+
+    def folder(self, file: str, n_frames: int) -> str:
+        """The name of the folder with the clips that are cut from `file`: H36M-243."""
+        return f"{self.prefix.format(file=Path(file).stem)}-{n_frames}"
 
     def complete(self, config: Config) -> Config:
         """The config; keys that it leaves out and that depend on the data set are filled in."""
-        return dataclasses.replace(
-            config,
-            subset_list=config.subset_list or (f"{self.prefix}-{config.n_frames}",),
-            dt_file=config.dt_file or self.source,
-        )
+        dt_file = config.dt_file or self.source
+        changes: dict[str, Any] = {
+            "subset_list": config.subset_list or (self.folder(dt_file, config.n_frames),),
+            "dt_file": dt_file,
+            **{key: getattr(config, key) or values[0] for key, values in self.choices.items()},
+        }
+        return dataclasses.replace(config, **changes)
+
+    def _check(self, config: Config) -> None:
+        """Raise UserError if the config wants what the data set does not have."""
+        if config.use_proj_as_2d and not self.projects:
+            raise UserError(f"use_proj_as_2d: the labels of {self.name} are no projections")
+        if not config.root_rel and not self.projects:
+            raise UserError(f"root_rel: false: the labels of {self.name} are relative to the root")
+        for key in PROTOCOL_KEYS:
+            value, values = getattr(config, key), self.choices.get(key, ())
+            if value and not values:
+                raise UserError(f"key {key!r}: the protocol of {self.name} has no such choice")
+            if values and value not in values:
+                hint = did_you_mean(value, values)
+                raise UserError(f"key {key!r}: {value!r} is not one of {', '.join(values)}{hint}")
+
+    def protocol(self, config: Config) -> Evaluate:
+        """Its protocol with what the config chooses."""
+        return partial(self.evaluate, **{key: getattr(config, key) for key in self.choices})
 
     def open(self, config: Config, split: str) -> ClipDataset:
         """The training clips of all of the config's folders, or the test clips of the first.
 
         Raises UserError.
         """
-        if config.use_proj_as_2d and not self.projects:
-            raise UserError(f"use_proj_as_2d: the labels of {self.name} are no projections")
+        self._check(config)
         return ClipDataset(
             config.clips_dirs if split == "train" else config.clips_dir,
             split,

@@ -56,27 +56,36 @@ class ClipLoader:
         skeleton: Skeleton,
         seed: int,
         flip: bool,
+        each_mirrored: bool = False,
         workers: int = 0,
         processes: Processes | None = None,
         parts: int = 1,
     ) -> None:
-        """batch_size: of all processes together; workers: processes that load data for this one;
-        parts: how many parts a batch is split into, to save memory."""
+        """batch_size: of all processes together; flip: half of the clips are mirrored, at random;
+        each_mirrored: with flip, an epoch has each clip plain and mirrored instead; workers:
+        processes that load data for this one; parts: how many parts a batch is split into, to save
+        memory."""
         self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
+        self.both = flip and each_mirrored
         self.workers, self.parts = workers, parts
         self.processes = processes or Processes()
         self._flipping = _FlippingDataset(dataset, skeleton)
 
     def __len__(self) -> int:
         """Steps of an epoch; the last batch may be smaller."""
-        return -(-len(self.dataset) // self.batch_size)
+        clips = len(self.dataset) * (2 if self.both else 1)
+        return -(-clips // self.batch_size)
 
     def order(self, epoch: int) -> list[list[tuple[int, bool]]]:
         """(clip, is mirrored) of each batch of an epoch."""
         random = np.random.default_rng([self.seed, epoch])
-        clips = random.permutation(len(self.dataset)).tolist()
-        flips = (random.random(len(clips)) < (FLIP_PROBABILITY if self.flip else 0)).tolist()
-        pairs = list(zip(clips, flips, strict=True))
+        if self.both:
+            drawn = random.permutation(2 * len(self.dataset)).tolist()
+            pairs = [(number // 2, number % 2 == 1) for number in drawn]
+        else:
+            clips = random.permutation(len(self.dataset)).tolist()
+            flips = (random.random(len(clips)) < (FLIP_PROBABILITY if self.flip else 0)).tolist()
+            pairs = list(zip(clips, flips, strict=True))
         return [pairs[i : i + self.batch_size] for i in range(0, len(pairs), self.batch_size)]
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[SharedBatch]:

@@ -9,6 +9,9 @@ import math
 import os
 import pickle
 import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,16 +108,11 @@ class _Unpickler(pickle.Unpickler):
             raise _Refused(f"{module}.{name}") from None
 
 
-def load_pickle(path: str | os.PathLike[str], remedy: str = "get the file again") -> Any:
-    """Unpickle a file that holds numpy arrays and plain containers only.
-
-    Raises UserError: missing, truncated, damaged, or naming anything that could run code. `remedy`
-    ends the message of a damaged file.
-    """
-    path = Path(path)
+@contextmanager
+def _guarded(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Whatever goes wrong with a file of the kind `what` becomes one sentence."""
     try:
-        with open(path, "rb") as file:
-            return _load(file)
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _Refused as error:
@@ -122,8 +120,61 @@ def load_pickle(path: str | os.PathLike[str], remedy: str = "get the file again"
             f"{path}: refused, it would run code ({error}) instead of holding arrays only;"
             " do not use it, get the file from a source you trust"
         ) from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged pickle can raise almost anything
-        raise UserError(f"{path}: damaged or not a pickle of arrays; {remedy}") from error
+        raise UserError(f"{path}: damaged or not {what} of arrays; {remedy}") from error
+
+
+def load_pickle(path: str | os.PathLike[str], remedy: str = "get the file again") -> Any:
+    """Unpickle a file that holds numpy arrays and plain containers only.
+
+    Raises UserError: missing, truncated, damaged, or naming anything that could run code. `remedy`
+    ends the message of a damaged file.
+    """
+    path = Path(path)
+    with _guarded(path, "a pickle", remedy), open(path, "rb") as file:
+        return _load(file)
+
+
+def load_npz(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    optional: Sequence[str] = (),
+    remedy: str = "get the file again",
+) -> dict[str, Any]:
+    """Arrays of an .npz by name. An object array, which is stored as a pickle, may hold arrays and
+    plain containers; one without axes gives what it holds.
+
+    optional: names that may be absent. Raises UserError as `load_pickle`, or if a name is absent.
+    """
+    path = Path(path)
+    with _guarded(path, "an .npz", remedy), zipfile.ZipFile(path) as archive:
+        there = {member.removesuffix(".npy") for member in archive.namelist()}
+        absent = [name for name in names if name not in there]
+        if absent:
+            shown = ", ".join(sorted(there)[:8]) or "nothing"
+            raise UserError(f"{path}: no array {absent[0]!r} inside (there: {shown}); {remedy}")
+        found = {}
+        for name in (*names, *(name for name in optional if name in there)):
+            with archive.open(f"{name}.npy") as file:
+                found[name] = _load_array(file)
+        return found
+
+
+def _load_array(file: IO[bytes]) -> Any:
+    """What a .npy file holds."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.hasobject:
+        value = _load(file)
+        return value.item() if isinstance(value, np.ndarray) and not value.ndim else value
+    count = math.prod(shape)
+    raw = file.read(count * dtype.itemsize)
+    return np.frombuffer(raw, dtype, count).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _load(file: IO[bytes]) -> Any:

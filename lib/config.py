@@ -82,6 +82,10 @@ class Config:
     # depth relative to the root of the clip's first frame
     root_rel: bool = _key(True)
 
+    # Choices that only some data sets' protocols have; data/benchmarks.py has values and defaults
+    last_window: str = _key("")
+    predicted_root: str = _key("")
+
     # Loss weights of stage 2
     lambda_scale: float = _key(0.5, low=0)
     lambda_3d_velocity: float = _key(20.0, low=0)
@@ -123,6 +127,9 @@ MODEL_KEYS = (
     "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
     "bone_branch", "bone_slots", "graph", "fusion", "root_rel",
 )  # fmt: skip
+
+# What a protocol may leave to the config.
+PROTOCOL_KEYS = ("last_window", "predicted_root")
 
 _ANY = object()
 # Keys of released configs that have no effect here. Where the released code has a choice, only the

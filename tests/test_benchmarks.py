@@ -1,6 +1,7 @@
 """A data set is one source and one entry: a mock one is sliced, trained on and evaluated."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from data.clips import adjacent_clips, overlapping_clips
 from data.sequences import Sequences, Video
 from lib.camera import Camera, to_screen
 from lib.checkpoint import BEST
+from lib.config import make_config
 from lib.errors import UserError
 from lib.evaluation.report import Report
 from lib.skeleton import Skeleton
@@ -38,8 +40,9 @@ def puppet_units(sequences):
     return pose_2d.astype(np.float32), pose_3d.astype(np.float32)
 
 
-def last_frames(poses, clips, frames, skeleton, *, root_rel=True):
+def last_frames(poses, clips, frames, skeleton, *, root_rel=True, last_window):
     """A protocol of its own: the last frame of each clip counts."""
+    assert last_window == "once"
     truth = frames.pose_3d_mm - frames.pose_3d_mm[:, skeleton.root, None]
     found = 1000.0 * (poses[:, -1] - poses[:, -1, skeleton.root, None])
     errors = np.linalg.norm(found - truth[clips[:, -1]], axis=-1)
@@ -61,6 +64,7 @@ def puppets(tmp_path, monkeypatch):
         test_windows=adjacent_clips,
         evaluate=last_frames,
         projects=False,
+        choices={"last_window": ("twice", "once")},
     )
     monkeypatch.setitem(BENCHMARKS, "puppets", benchmark)
     (tmp_path / "seed.txt").write_text("3")
@@ -68,7 +72,7 @@ def puppets(tmp_path, monkeypatch):
     assert counts == {"train": 8, "test": 4}
     for stage in (1, 2):
         text = CONFIG.format(stage=stage, root=tmp_path).replace("dt_file: synthetic.pkl", "")
-        (tmp_path / f"stage{stage}.yaml").write_text(text + "dataset: puppets\n")
+        (tmp_path / f"stage{stage}.yaml").write_text(text + "dataset: puppets\nlast_window: once\n")
     return tmp_path
 
 
@@ -107,6 +111,28 @@ def test_what_a_data_set_lacks_is_told(puppets):
     status, _, errors = train(puppets, 1, "--set", "use_proj_as_2d=true")
     assert (status, errors.count("\n")) == (2, 1)
     assert "the labels of puppets are no projections" in errors
+    status, _, errors = train(puppets, 1, "--set", "root_rel=false")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "the labels of puppets are relative to the root" in errors
+
+
+def test_a_choice_that_the_protocol_does_not_have_is_told():
+    config = {"stage": 1, "learning_rate": 1, "batch_size": 1, "epochs": 1, "channel": 8}
+    config |= {"st_depth": 1, "n_frames": 9}
+    h36m = BENCHMARKS["h36m"]
+    assert h36m.complete(make_config(config, "here")).last_window == ""
+    with pytest.raises(UserError, match="'last_window': the protocol of h36m has no such choice"):
+        h36m.open(make_config({**config, "last_window": "twice"}, "here"), "test")
+    puppets = replace(h36m, choices={"last_window": ("twice", "once")})
+    assert puppets.complete(make_config(config, "here")).last_window == "twice"
+    with pytest.raises(UserError, match="'onec' is not one of twice, once; did you mean 'once'"):
+        puppets.open(make_config({**config, "last_window": "onec"}, "here"), "test")
+
+
+def test_a_folder_of_clips_may_carry_the_name_of_its_file():
+    h36m = BENCHMARKS["h36m"]
+    assert h36m.folder("mocap.pkl", 27) == "H36M-27"
+    assert replace(h36m, prefix="{file}").folder("sub/dancers.v2.npz", 27) == "dancers.v2-27"
 
 
 def test_a_checkpoint_of_another_skeleton_is_refused(puppets, tmp_path):

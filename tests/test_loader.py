@@ -68,6 +68,15 @@ def test_a_mirrored_clip_is_mirrored_in_2d_and_in_3d(dataset):
     assert seen == {True, False}
 
 
+def test_each_clip_comes_plain_and_mirrored_where_the_protocol_wants_it(dataset):
+    loader = ClipLoader(dataset, 8, skeleton=H36M, seed=0, flip=True, each_mirrored=True)
+    pairs = flat(loader, 0)
+    assert sorted(pairs) == [(clip, flip) for clip in range(43) for flip in (False, True)] != pairs
+    assert len(list(loader.batches(0))) == len(loader) == 11
+    plain = ClipLoader(dataset, 8, skeleton=H36M, seed=0, flip=False, each_mirrored=True)
+    assert sorted(flat(plain, 0)) == [(clip, False) for clip in range(43)]
+
+
 def same(one: Batch, two: Batch) -> bool:
     return one.clips == two.clips and torch.equal(one.pose_2d, two.pose_2d)
 

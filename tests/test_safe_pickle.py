@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from data.safe_pickle import load_pickle
+from data.safe_pickle import load_npz, load_pickle
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT
 from tests.mistakes import Call
@@ -112,7 +112,7 @@ def test_arrays_forged_to_hold_pointers(tmp_path, name):
     path = dump(tmp_path, forged(*FORGED[name]))
     code = (
         "import sys, numpy as np\n"
-        "from data.safe_pickle import load_pickle\n"
+        "from data.safe_pickle import load_npz, load_pickle\n"
         "from lib.errors import UserError\n"
         "try: array = np.asarray(load_pickle(sys.argv[1]))\n"
         "except UserError: sys.exit(7)\n"
@@ -182,3 +182,41 @@ def test_missing_and_unreadable_files(tmp_path):
         load_pickle(tmp_path / "none.pkl")
     with pytest.raises(UserError, match="cannot be read"):
         load_pickle(tmp_path)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_npz_gives_what_numpy_put_into_it(tmp_path, name):
+    """Plain arrays, object arrays, and containers, which numpy stores as objects without axes."""
+    value = VALUES[name]
+    np.savez_compressed(tmp_path / "file.npz", here=np.asarray(value), other=np.zeros(3))
+    found = load_npz(tmp_path / "file.npz", ["here"], ["absent"])
+    assert list(found) == ["here"]
+    if isinstance(value, dict):
+        assert found["here"] == value
+    else:
+        assert np.asarray(found["here"]).dtype == np.asarray(value).dtype
+        assert np.array_equal(found["here"], value)
+
+
+def test_an_npz_with_evil_objects_is_refused(tmp_path):
+    witness = tmp_path / "witness"
+    for call in (Call(os.mkdir, str(witness)), Call(eval, "1")):
+        for value in (np.array(call, dtype=object), {"S1": {"Walking": [call]}}):
+            np.savez(tmp_path / "file.npz", positions=np.array(value, dtype=object))
+            with pytest.raises(UserError, match="refused, it would run code"):
+                load_npz(tmp_path / "file.npz", ["positions"])
+            assert not witness.exists()
+
+
+def test_what_is_wrong_with_an_npz_is_told(tmp_path):
+    path = tmp_path / "file.npz"
+    with pytest.raises(UserError, match="cannot be read"):
+        load_npz(path, ["here"])
+    np.savez(path, there=np.zeros(4000), objects=np.array({"a": np.zeros(9)}, dtype=object))
+    with pytest.raises(UserError, match=r"no array 'here' inside \(there: objects, there\)"):
+        load_npz(path, ["here"])
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"damaged or not an \.npz of arrays; copy it again"):
+            load_npz(path, ["there", "objects"], remedy="copy it again")

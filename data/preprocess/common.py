@@ -24,7 +24,7 @@ def slice_command(benchmark: Benchmark, description: str, argv: Sequence[str] | 
     parser.add_argument("--dt-file", default=benchmark.source, help="the file (%(default)s)")
     options = parser.parse_args(argv)
     root = find_path(options.data_root)
-    directory = root / f"{benchmark.prefix}-{options.n_frames}"
+    directory = root / benchmark.folder(options.dt_file, options.n_frames)
     counts = benchmark.slice(root / options.dt_file, directory, options.n_frames)
     clips = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     print(f"{directory}: {clips} clips of {options.n_frames} frames")
