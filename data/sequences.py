@@ -77,6 +77,7 @@ class Sequences:
             factor=self.factor.astype(np.float64),
             pose_3d_mm=self.joint_3d_mm.astype(np.float32),
             image_size=self.image_size.astype(np.float32),
+            subjects=[video.subject for video in self.videos],
         )
 
 

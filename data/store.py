@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,7 @@ INDEX, FORMAT = "index.json", 1
 DOOR = "a command in data/preprocess"
 _UNFINISHED, _LOCK = ".slicing-", ".lock"
 _TEST_ARRAYS = ("action", "video", "factor", "pose_3d_mm", "image_size")
+_TEST_NAMES = ("actions", "videos", "subjects")
 
 
 class ArrayWriter:
@@ -89,7 +90,7 @@ class ArrayWriter:
         entry: dict[str, object] = {"frames": len(pose_2d), "clips": len(clips)}
         if test is not None:
             arrays |= {name: getattr(test, name) for name in _TEST_ARRAYS}
-            entry |= {"actions": test.actions, "videos": test.videos}
+            entry |= {name: list(getattr(test, name)) for name in _TEST_NAMES}
         try:
             for name, array in arrays.items():
                 with open(self._folder / f"{split}_{name}.npy", "wb") as file:
@@ -189,9 +190,11 @@ class ArrayClips:
 
     def test_frames(self) -> TestFrames:
         try:
-            arrays = {name: np.asarray(self._open(name)) for name in _TEST_ARRAYS}
-            actions, videos = ([str(n) for n in self._entry[k]] for k in ("actions", "videos"))
-            test = TestFrames(actions, videos, **arrays)
+            arrays: dict[str, Any] = {n: np.asarray(self._open(n)) for n in _TEST_ARRAYS}
+            entry = {"subjects": [], **self._entry}  # which older folders do not name
+            names: dict[str, Any] = {key: [str(n) for n in entry[key]] for key in _TEST_NAMES}
+            test_set = f"{self.where.name} (of {self._index['made_from']})"
+            test = TestFrames(**names, **arrays, test_set=test_set)
             if any(len(arrays[name]) != self._entry["frames"] for name in _TEST_ARRAYS):
                 raise ValueError
         except UNREADABLE as error:

@@ -88,6 +88,17 @@ def auc(pred: Floats, target: Floats) -> Floats:
     return 100.0 * share
 
 
+def angle(pose: Floats, start: int, corner: int, end: int) -> Floats:
+    """The interior angle at joint `corner` between two others; (..., J, 3) -> (...) degrees.
+
+    From 0 to 180; 0 where one of them lies in the corner.
+    """
+    a, b = (pose[..., joint, :] - pose[..., corner, :] for joint in (start, end))
+    # Exact near 0 and 180 degrees, too, where the arc cosine is not.
+    angles: Floats = np.arctan2(np.linalg.norm(np.cross(a, b), axis=-1), (a * b).sum(-1))
+    return np.rad2deg(angles)
+
+
 def confusion_matrix(predicted: Ints, labels: Ints, num_bins: int) -> Ints:
     """Counts, row = label, column = prediction: two int arrays of one shape -> (bins, bins)."""
     pairs = np.asarray(labels).ravel() * num_bins + np.asarray(predicted).ravel()

@@ -3,6 +3,7 @@
 N frames of all test videos together, J joints; C clips of T frames, given by frame ids (C, T).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from lib.skeleton import Skeleton
 @dataclass(frozen=True)
 class TestFrames:
     """action, video: (N,) indices into the two lists of names; factor: (N,) mm per pixel at the
-    root; pose_3d_mm: (N, J, 3) ground truth; image_size: (N, 2) width and height.
+    root; pose_3d_mm: (N, J, 3) ground truth; image_size: (N, 2) width and height. subjects: that of
+    each video, and test_set: its name and what it was made from, where they are known.
     """
 
     actions: list[str]
@@ -25,6 +27,8 @@ class TestFrames:
     factor: Floats
     pose_3d_mm: Floats
     image_size: Floats
+    subjects: Sequence[str] = ()
+    test_set: str = ""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
 
