@@ -75,7 +75,7 @@ def make_stage(session: Session) -> Stage:
     benchmark = find_benchmark(config.dataset)
     skeleton = benchmark.skeleton
     if config.stage == 1:
-        bone_aware = build_bone_aware(config)
+        bone_aware = build_bone_aware(config, skeleton)
         if checkpoint:
             load_weights(bone_aware, checkpoint.model, checkpoint.path)
         test = benchmark.open(config, "test")

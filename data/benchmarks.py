@@ -25,6 +25,10 @@ from lib.evaluation.h36m import evaluate_h36m
 from lib.evaluation.report import Evaluate
 from lib.skeleton import H36M, Skeleton
 
+# Keys of stage 2 that tie its poses to the 2D pose, and what they are for labels whose x and y are
+# not those on the screen.
+ON_SCREEN_ONLY = {"input": "screen", "output": "absolute"}
+
 Read = Callable[[str | os.PathLike[str], Sequence[str]], Iterator[tuple[str, Sequences]]]
 Windows = Callable[[Sequences, int], Ints]
 Units = Callable[[Sequences], tuple[Floats, Floats]]
@@ -75,6 +79,12 @@ class Benchmark:
             raise UserError(f"use_proj_as_2d: the labels of {self.name} are no projections")
         if not config.root_rel and not self.projects:
             raise UserError(f"root_rel: false: the labels of {self.name} are relative to the root")
+        for key, only in ON_SCREEN_ONLY.items() if config.stage == 2 else ():
+            value = getattr(config, key)
+            if value != only and not self.projects:
+                raise UserError(
+                    f"{key} {value}: the labels of {self.name} are no projections; use {only}"
+                )
         for key in PROTOCOL_KEYS:
             value, values = getattr(config, key), self.choices.get(key, ())
             if value and not values:

@@ -45,6 +45,7 @@ class Checkpoint:
     stage: int
     model: State  # of BoneAwareModule (stage 1) or Lifter (stage 2)
     bone_aware: State | None  # stage 2: the stage-1 weights it was trained with, if it has them
+    bone_aware_forms: Contents | None  # what these weights do not tell; None: as released
     config: Contents | None  # None: a released file
     epoch: int
     best: float | None
@@ -146,15 +147,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     bone_aware = raw.get("bone_aware")
     config, training = raw.get("config"), raw.get("training")
+    bone_aware_forms = raw.get("bone_aware_forms")
     best = raw.get("best", raw.get("min_mpjpe", raw.get("max_accuracy")))
     best = float(best) if isinstance(best, int | float | np.number) else None
     epoch = raw.get("epoch", 0)
     epoch = int(epoch) if isinstance(epoch, int | np.integer) else 0
-    for table in (config, training):
+    for table in (config, training, bone_aware_forms):
         if table is not None and not (
             isinstance(table, dict) and all(isinstance(key, str) for key in table)
         ):
-            raise UserError(f"{path}: damaged ('config' or 'training' is not a table)")
+            raise UserError(
+                f"{path}: damaged ('config', 'training' or 'bone_aware_forms' is not a table)"
+            )
     file_format = raw.get("format", 1 if "stage" in raw else FORMAT)
     if not isinstance(file_format, int) or file_format > FORMAT:
         raise UserError(f"{path}: of format {file_format!r}, made by newer code; update this code")
@@ -166,6 +170,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         stage=stage,
         model=model,
         bone_aware=None if bone_aware is None else _state(found, bone_aware, "'bone_aware'"),
+        bone_aware_forms=bone_aware_forms,
         config=config,
         epoch=epoch,
         best=best,

@@ -14,7 +14,7 @@ import yaml
 
 from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT, find_path
-from lib.geometry import SLOTS
+from lib.geometry import INPUTS, SLOTS
 
 Values = dict[str, Any]  # keys and values as YAML gives them
 
@@ -46,7 +46,10 @@ class Config:
     batch_size: int = _key(low=1)
     epochs: int = _key(low=1)
     weight_decay: float = _key(0.01, low=0)
+    # Of the learning rate: exponential, × lr_decay per epoch, or cosine, to 0 at the last step
+    schedule: str = _key("exponential", choices=("exponential", "cosine"))
     lr_decay: float = _key(0.99, above=0, high=1)
+    warmup: float = _key(0.0, low=0, high=1)  # share of all steps in which the rate rises from 0
     grad_clip: float = _key(0.0, low=0)  # largest gradient norm; 0 for none, as released
     accumulate: int = _key(1, low=1)  # parts a batch is split into, to save memory
     checkpoint_blocks: bool = _key(False)  # recompute blocks in the backward, to save memory
@@ -66,6 +69,11 @@ class Config:
     if_divide_out: bool = _key(True)
     # Where dt starts: "released" draws Mamba's dt in the forward direction only, "mamba" in both
     dt_init: str = _key("released", choices=("released", "mamba"))
+    # What the network sees: x and y on the screen, or relative to the root in the person's own unit
+    # (lib/geometry.py), in which stage 2's poses are then, too. Each stage has its own form.
+    input: str = _key("screen", choices=INPUTS)
+    # Of stage 2: "residual" adds the 2D pose to x and y of what the network gives
+    output: str = _key("absolute", choices=("absolute", "residual"))
     # Ablations of stage 2, each off by one key
     bone_branch: bool = _key(True)
     bone_slots: str = _key("released", choices=SLOTS)
@@ -125,7 +133,7 @@ class Config:
 # What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
 MODEL_KEYS = (
     "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
-    "bone_branch", "bone_slots", "graph", "fusion", "root_rel",
+    "input", "output", "bone_branch", "bone_slots", "graph", "fusion", "root_rel",
 )  # fmt: skip
 
 # What a protocol may leave to the config.

@@ -12,12 +12,47 @@ from lib.skeleton import Skeleton
 
 NUM_BINS = 6  # of 30° each, between 0° (away from the camera) and 180°
 SLOTS = ("released", "child")
+INPUTS = ("screen", "person")  # see person_unit()
+PERSON_RMS = 0.3  # of x and y of a person in their own unit; on the screen they have about as much
 
 
 def flip_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """The mirror image: x negated, left and right joints swapped. (..., J, 2+) -> same shape."""
     mirrored = pose[..., list(skeleton.flip_order), :]
     return torch.cat((-mirrored[..., :1], mirrored[..., 1:]), dim=-1)
+
+
+def root_relative(pose: Tensor, root: int) -> Tensor:
+    """(..., J, D) -> (..., J, D): each joint minus the root of its frame."""
+    return pose - pose[..., root : root + 1, :]
+
+
+def person_unit(pose_2d: Tensor, root: int) -> Tensor:
+    """How long a person's own unit is on the screen: one number a clip.
+
+    In this unit, the root mean square of the root-relative x and y of all frames and joints is
+    PERSON_RMS. Frames with NaN, infinity or what overflows are left out, so they spoil no other
+    one; where all joints are in one point, the unit is 1. The mirror image has the same unit.
+    pose_2d: (B, T, J, 2+) -> (B, 1, 1, 1), above 0.
+    """
+    squares = root_relative(pose_2d[..., :2], root).square().mean((-2, -1), keepdim=True)
+    is_usable = squares.isfinite()  # (B, T, 1, 1)
+    total = torch.where(is_usable, squares, 0.0).sum(-3, keepdim=True)
+    mean = total / is_usable.sum(-3, keepdim=True).clamp(min=1)
+    return torch.where(mean > 0, mean, PERSON_RMS**2).sqrt() / PERSON_RMS
+
+
+def person_scaled(pose_2d: Tensor, root: int, unit: Tensor | None = None) -> Tensor:
+    """The input form "person": x and y relative to the root of the frame, in the person's own unit.
+
+    The root's slot, which would be 0, keeps its place on the screen; the confidence stays.
+    pose_2d: (B, T, J, 2+) -> same shape; unit: person_unit(), if it is known.
+    """
+    if unit is None:
+        unit = person_unit(pose_2d, root)
+    own = root_relative(pose_2d[..., :2], root) / unit
+    is_root = torch.arange(pose_2d.shape[-2], device=pose_2d.device)[:, None] == root  # (J, 1)
+    return torch.cat((torch.where(is_root, pose_2d[..., :2], own), pose_2d[..., 2:]), dim=-1)
 
 
 def bone_vectors(pose: Tensor, skeleton: Skeleton) -> Tensor:

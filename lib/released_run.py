@@ -18,6 +18,7 @@ from lib.released import (
     in_released_order,
     translate_released,
 )
+from lib.schedule import learning_rate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
 
@@ -100,7 +101,7 @@ def _check_settings(run: ReleasedRun, config: Config) -> None:
                 f"--resume: weight_decay is {config.weight_decay}, {run.path} was trained with"
                 f" {decay}; resume with the same one"
             )
-    expected = config.learning_rate * config.lr_decay ** max(0, run.epoch - 1)
+    expected = learning_rate(config, max(0, run.epoch - 1), step=0, steps=1)
     if run.lr is not None and not math.isclose(run.lr, expected, rel_tol=1e-6):
         warnings.warn(
             f"{run.path}: its last learning rate is {run.lr:.6g}, the config gives {expected:.6g}"

@@ -25,15 +25,20 @@ from lib.released import (
     translate_to_released,
 )
 from lib.released_run import MOMENTS
+from lib.schedule import learning_rate
 
 # What the released model always is; it has no switch for them.
 FIXED = {
+    "input": "screen",
+    "output": "absolute",
     "bone_branch": True,
     "bone_slots": "released",
     "graph": "both",
     "fusion": "learned",
     "d_conv": 4,
 }
+# What its optimizer always does.
+FIXED_TRAINING = {"decay_all": True, "schedule": "exponential", "warmup": 0.0}
 PREFIX = "module."  # the released code wraps its model in DataParallel wherever CUDA is there
 
 
@@ -51,7 +56,7 @@ def released_contents(checkpoint: Checkpoint, prefix: str) -> Contents:
     contents: Contents = {
         "epoch": epoch,
         # The released code saves the rate of the epoch that has ended.
-        "lr": config.learning_rate * config.lr_decay ** max(0, epoch - 1),
+        "lr": learning_rate(config, max(0, epoch - 1), step=0, steps=1),
         "model": _prefixed(checkpoint.model, checkpoint.path, prefix),
         "min_mpjpe" if checkpoint.stage == 2 else "max_accuracy": best,
         "wandb_id": checkpoint.wandb_id,
@@ -73,13 +78,18 @@ def _config(checkpoint: Checkpoint) -> Config:
         raise UserError(f"{checkpoint.path}: is none of our checkpoints (it carries no config)")
     config = make_config(checkpoint.config, str(checkpoint.path))
     for key, only in FIXED.items():
-        value = getattr(config, key)
-        if value != only:
-            raise UserError(
-                f"{checkpoint.path}: trained with {key} {value!r}; the released model has only"
-                f" {only!r}"
-            )
+        _refuse_other(checkpoint.path, key, getattr(config, key), only)
+    # Whoever exports stage 2 needs a stage 1 for it there.
+    for key, value in (checkpoint.bone_aware_forms or {}).items():
+        _refuse_other(checkpoint.path, f"a stage 1 of {key}", value, FIXED[key])
     return config
+
+
+def _refuse_other(path: Path, what: str, value: object, only: object) -> None:
+    if value != only:
+        raise UserError(
+            f"{path}: trained with {what} {value!r}; the released model has only {only!r}"
+        )
 
 
 def _prefixed(state: State, path: Path, prefix: str) -> dict[str, Tensor]:
@@ -91,11 +101,13 @@ def _prefixed(state: State, path: Path, prefix: str) -> dict[str, Tensor]:
 
 def _optimizer(checkpoint: Checkpoint, config: Config, learning_rate: float) -> Contents:
     """Our AdamW's state with its parameters numbered in the released order."""
-    if not config.decay_all:
-        raise UserError(
-            f"{checkpoint.path}: trained with decay_all False, which the released optimizer cannot"
-            f" hold; write the weights alone, for instance --checkpoint-file {BEST}"
-        )
+    for key, only in FIXED_TRAINING.items():
+        value = getattr(config, key)
+        if value != only:
+            raise UserError(
+                f"{checkpoint.path}: trained with {key} {value!r}, the released optimizer has only"
+                f" {only!r}; write the weights alone, for instance --checkpoint-file {BEST}"
+            )
     assert checkpoint.training is not None
     states = checkpoint.training["optimizer"]["state"]
     by_name = {name: states[i] for i, name in enumerate(trained_names(checkpoint.model))}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lib.geometry import NUM_BINS
+from lib.geometry import NUM_BINS, person_scaled
 from model.blocks import MambaBlock, over_frames, over_joints
 from model.layers import LN_EPS
 
@@ -27,9 +27,15 @@ class BoneAwareModule(nn.Module):
         depth: int = 4,
         d_state: int = 16,
         d_conv: int = 4,
+        input_form: str = "screen",
+        root: int = 0,
     ) -> None:
-        """channel must be divisible by 2^(depth - 1)."""
+        """channel must be divisible by 2^(depth - 1).
+
+        input_form: "screen" | "person", see lib.geometry.person_scaled(); root: the root joint.
+        """
         super().__init__()
+        self.input_form, self.root = input_form, root
         widths = [channel // 2**i for i in range(depth)]
         rates = drop_path_rates(depth)
         self.embed = nn.Linear(3, channel)
@@ -45,8 +51,14 @@ class BoneAwareModule(nn.Module):
             nn.Linear(w, out) for w, out in zip(widths, [*widths[1:], NUM_BINS], strict=True)
         )
 
+    def forms(self) -> dict[str, object]:
+        """What the weights do not tell; a checkpoint of stage 2 keeps it beside them."""
+        return {"input": self.input_form}
+
     def forward(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3): x, y, confidence -> logits (B, T, J, bins); a bone is at its child."""
+        if self.input_form == "person":
+            pose_2d = person_scaled(pose_2d, self.root)
         x: Tensor = self.embed(pose_2d)
         for spatial, spatial_norm, temporal, temporal_norm, narrow in zip(
             self.spatial,

@@ -19,7 +19,8 @@ from lib.checkpoint import (
 from lib.config import Config, make_config
 from lib.errors import UserError
 from lib.files import find_path
-from lib.released import State
+from lib.geometry import INPUTS
+from lib.released import Contents, State
 from lib.skeleton import H36M, Skeleton
 from model.blocks import recompute_blocks
 from model.bone_aware import BoneAwareModule
@@ -30,8 +31,15 @@ from model.mdtf import MDTF
 M = TypeVar("M", bound=nn.Module)
 
 
-def build_bone_aware(config: Config) -> BoneAwareModule:
-    module = BoneAwareModule(config.channel, config.st_depth, config.d_state, config.d_conv)
+def build_bone_aware(config: Config, skeleton: Skeleton = H36M) -> BoneAwareModule:
+    module = BoneAwareModule(
+        config.channel,
+        config.st_depth,
+        config.d_state,
+        config.d_conv,
+        input_form=config.input,
+        root=skeleton.root,
+    )
     return _prepared(module, config)
 
 
@@ -60,19 +68,32 @@ def _prepared(module: M, config: Config) -> M:
 
 
 def bone_aware_from_weights(
-    state: State, source: str | os.PathLike[str], config: Config | None = None
+    state: State,
+    source: str | os.PathLike[str],
+    config: Config | None = None,
+    forms: Contents | None = None,
+    skeleton: Skeleton = H36M,
 ) -> BoneAwareModule:
     """A BoneAwareModule with these weights; its sizes follow from their shapes.
 
     config: that of stage 2, whose if_divide_out holds for both stages, as in the released code.
+    forms: see BoneAwareModule.forms(); None or without an entry: as released.
     Raises UserError if these are not such weights.
     """
+    input_form = (forms or {}).get("input", "screen")
+    if input_form not in INPUTS:
+        raise UserError(
+            f"{source}: its stage 1 has input {input_form!r}, which is none of {', '.join(INPUTS)};"
+            " update this code, or use another checkpoint"
+        )
     try:
         module = BoneAwareModule(
             channel=state["embed.weight"].shape[0],
             depth=sum(name.startswith("narrow.") and name.endswith(".weight") for name in state),
             d_state=state["spatial.0.mixer.forward_scan.A_log"].shape[1],
             d_conv=state["spatial.0.mixer.forward_scan.conv1d.weight"].shape[2],
+            input_form=input_form,
+            root=skeleton.root,
         )
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source}: not the weights of a Bone Aware Module (stage 1)") from error
@@ -81,7 +102,9 @@ def bone_aware_from_weights(
     return module
 
 
-def load_bone_aware(path: str | os.PathLike[str], config: Config | None = None) -> BoneAwareModule:
+def load_bone_aware(
+    path: str | os.PathLike[str], config: Config | None = None, skeleton: Skeleton = H36M
+) -> BoneAwareModule:
     """Stage 1 from a checkpoint file, or from the best one in a folder; config: see
     bone_aware_from_weights. Raises UserError."""
     if find_path(path).is_dir():
@@ -89,14 +112,14 @@ def load_bone_aware(path: str | os.PathLike[str], config: Config | None = None) 
     checkpoint = load_checkpoint(path)
     if checkpoint.stage != 1:
         raise UserError(f"{path}: a checkpoint of stage 2; --stage1-checkpoint wants stage 1")
-    if config and checkpoint.config:
-        divides = make_config(checkpoint.config, str(path)).if_divide_out
-        if divides != config.if_divide_out:
-            raise UserError(
-                f"{path}: stage 1 was trained with if_divide_out {divides!r}, stage 2 has"
-                f" {config.if_divide_out!r}; use the same for both"
-            )
-    return bone_aware_from_weights(checkpoint.model, path, config)
+    own = make_config(checkpoint.config, str(path)) if checkpoint.config else None
+    if config and own and own.if_divide_out != config.if_divide_out:
+        raise UserError(
+            f"{path}: stage 1 was trained with if_divide_out {own.if_divide_out!r}, stage 2 has"
+            f" {config.if_divide_out!r}; use the same for both"
+        )
+    forms: Contents | None = {"input": own.input} if own else None
+    return bone_aware_from_weights(checkpoint.model, path, config, forms, skeleton)
 
 
 def build_mdtf(
@@ -112,7 +135,9 @@ def build_mdtf(
     lifter = build_lifter(config, skeleton)
     if checkpoint:
         load_weights(lifter, checkpoint.model, checkpoint.path)
-    bone_aware = find_bone_aware(config, checkpoint, stage1_path) if config.bone_branch else None
+    bone_aware = None
+    if config.bone_branch:
+        bone_aware = find_bone_aware(config, checkpoint, stage1_path, skeleton)
     return assemble(config, bone_aware, lifter, skeleton)
 
 
@@ -120,23 +145,41 @@ def assemble(
     config: Config, bone_aware: BoneAwareModule | None, lifter: Lifter, skeleton: Skeleton = H36M
 ) -> MDTF:
     """The two stages as one module, joined as the config says."""
-    return MDTF(bone_aware, lifter, skeleton, config.bone_slots, config.stage1_drop_path)
+    return MDTF(
+        bone_aware,
+        lifter,
+        skeleton,
+        config.bone_slots,
+        config.stage1_drop_path,
+        input_form=config.input,
+        output_form=config.output,
+        root_rel=config.root_rel,
+    )
 
 
 def find_bone_aware(
-    config: Config, checkpoint: Checkpoint | None, named: str | os.PathLike[str] | None
+    config: Config,
+    checkpoint: Checkpoint | None,
+    named: str | os.PathLike[str] | None,
+    skeleton: Skeleton = H36M,
 ) -> BoneAwareModule:
     """Stage 1 of stage 2: the file the user names, else the checkpoint's own, else the default."""
     if named is not None:
-        return load_bone_aware(named, config)
+        return load_bone_aware(named, config, skeleton)
     if checkpoint and checkpoint.bone_aware is not None:
-        return bone_aware_from_weights(checkpoint.bone_aware, checkpoint.path, config)
+        return bone_aware_from_weights(
+            checkpoint.bone_aware,
+            checkpoint.path,
+            config,
+            checkpoint.bone_aware_forms,
+            skeleton,
+        )
     if not find_path(DEFAULT_STAGE1).is_file():
         raise UserError(
             f"{DEFAULT_STAGE1}: no stage-1 checkpoint; train it with train_firststage.py, or give"
             " another one with --stage1-checkpoint FILE"
         )
-    return load_bone_aware(DEFAULT_STAGE1, config)
+    return load_bone_aware(DEFAULT_STAGE1, config, skeleton)
 
 
 def load_mdtf(

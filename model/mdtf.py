@@ -3,9 +3,10 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.geometry import bone_features
+from lib.geometry import bone_features, person_scaled, person_unit, root_relative
 from lib.skeleton import Skeleton
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
@@ -26,7 +27,15 @@ class MDTF(nn.Module):
         skeleton: Skeleton,
         bone_slots: str = "released",
         bone_drop_path: bool = False,
+        *,
+        input_form: str = "screen",
+        output_form: str = "absolute",
+        root_rel: bool = True,
     ) -> None:
+        """input_form: "screen" | "person", of the lifter; stage 1 has its own.
+        output_form: "absolute" | "residual", which adds the 2D pose to x and y of the lifter's.
+        root_rel: whether the poses are relative to the root of each frame.
+        """
         super().__init__()
         if (bone_aware is None) != (lifter.bone_branch is None):
             raise ValueError("a bone branch needs a Bone Aware Module, and the other way round")
@@ -35,6 +44,7 @@ class MDTF(nn.Module):
         self.skeleton = skeleton
         self.bone_slots = bone_slots
         self.bone_drop_path = bone_drop_path
+        self.input_form, self.output_form, self.root_rel = input_form, output_form, root_rel
         if bone_aware is not None:
             bone_aware.requires_grad_(False).train(bone_drop_path)
 
@@ -52,11 +62,14 @@ class MDTF(nn.Module):
     def bone_features(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone.
 
+        With person-scaled input, the length is in the person's own unit.
         Where stage 1 gives NaN or infinity, the whole frame is NaN: argmax would return a bin.
         """
         if self.bone_aware is None:
             raise ValueError("without a bone branch there are no bone features")
         logits = self.bone_aware(pose_2d)
+        if self.input_form == "person":
+            pose_2d = pose_2d / person_unit(pose_2d, self.skeleton.root)  # of which x, y are read
         features = bone_features(pose_2d, logits.argmax(-1), self.skeleton, self.bone_slots)
         finite = logits.isfinite().all(-1).all(-1)[..., None, None]  # (B, T, 1, 1)
         return torch.where(finite, features, math.nan)
@@ -64,5 +77,20 @@ class MDTF(nn.Module):
     def forward(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3): x, y, confidence -> (B, T, J, 3) in normalised units."""
         features = None if self.bone_aware is None else self.bone_features(pose_2d)
-        pose: Tensor = self.lifter(pose_2d, features)
-        return pose
+        if self.input_form == "person":
+            unit = person_unit(pose_2d, self.skeleton.root)
+            seen = person_scaled(pose_2d, self.skeleton.root, unit)
+            pose: Tensor = self.lifter(seen, features) * unit
+        else:
+            pose = self.lifter(pose_2d, features)
+        known = self._known(pose_2d[..., :2])
+        return pose if known is None else pose + F.pad(known, (0, 1))
+
+    def _known(self, xy: Tensor) -> Tensor | None:
+        """x and y that the lifter need not tell, (B, T, J or 1, 2); xy: (B, T, J, 2)."""
+        root = self.skeleton.root
+        if self.output_form == "residual":
+            return root_relative(xy, root) if self.root_rel else xy
+        if self.input_form == "person" and not self.root_rel:
+            return xy[..., root : root + 1, :]
+        return None

@@ -114,6 +114,12 @@ def test_what_a_data_set_lacks_is_told(puppets):
     status, _, errors = train(puppets, 1, "--set", "root_rel=false")
     assert (status, errors.count("\n")) == (2, 1)
     assert "the labels of puppets are relative to the root" in errors
+    assert train(puppets, 1, "--set", "input=person")[0] == 0  # its labels are angles
+    stage1 = ("--stage1-checkpoint", puppets / "run1" / BEST)
+    for key in ("input=person", "output=residual"):
+        status, _, errors = train(puppets, 2, *stage1, "--set", key)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert f"{key.replace('=', ' ')}: the labels of puppets are no projections" in errors
 
 
 def test_a_choice_that_the_protocol_does_not_have_is_told():

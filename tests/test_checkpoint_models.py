@@ -125,6 +125,7 @@ def test_another_config_than_the_checkpoints_own_is_named(tmp_path):
     checkpoint = load_checkpoint(path)
     check_agreement(own, checkpoint)
     changes = {"channel": 32, "n_frames": 27, "graph": "none", "bone_slots": "child"}
+    changes |= {"input": "person", "output": "residual"}
     for key, value in changes.items():
         config = make_config({**CONFIG, key: value}, "a.yaml")
         found = told(check_agreement, config, checkpoint)

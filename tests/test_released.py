@@ -141,7 +141,8 @@ def test_a_stage_1_is_written_with_its_optimizer_and_the_released_accuracy(runs,
 
 
 NOT_RELEASED = {"bone_branch": False, "bone_slots": "child", "graph": "none", "fusion": "mean"}
-NOT_RELEASED |= {"d_conv": 3, "decay_all": False}
+NOT_RELEASED |= {"input": "person", "output": "residual", "d_conv": 3}
+NOT_RELEASED |= {"decay_all": False, "schedule": "cosine", "warmup": 0.5}  # the optimizer only
 
 
 @pytest.mark.parametrize("key", NOT_RELEASED)
@@ -154,6 +155,16 @@ def test_what_the_released_layout_cannot_hold_is_said(runs, tmp_path, key):
     assert status == 2
     start = f"error: {tmp_path / LATEST}: trained with {key} {NOT_RELEASED[key]!r}"
     assert errors.startswith(start)
+    assert not (tmp_path / "out.pth.tr").exists()
+
+
+def test_a_stage_1_that_the_released_layout_cannot_hold_is_said(runs, tmp_path):
+    raw = torch.load(runs / "stage2" / BEST, weights_only=True)
+    raw["bone_aware_forms"]["input"] = "person"
+    torch.save(raw, tmp_path / BEST)
+    status, _, errors = run_command(to_released.main, [tmp_path, tmp_path / "out.pth.tr"])
+    told = "trained with a stage 1 of input 'person'; the released model has only 'screen'"
+    assert (status, errors) == (2, f"error: {tmp_path / BEST}: {told}\n")
     assert not (tmp_path / "out.pth.tr").exists()
 
 

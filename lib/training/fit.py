@@ -17,6 +17,7 @@ from lib.errors import UserError
 from lib.files import copy_atomic
 from lib.random_state import random_states, set_random_states
 from lib.released_run import training_state
+from lib.schedule import learning_rate
 from lib.training.curves import Line
 from lib.training.optim import MovingAverage, make_optimizer
 from lib.training.progress import progress_bar
@@ -205,8 +206,6 @@ class Fit:
     def _train_epoch(self) -> float:
         """The rest of an epoch's steps; returns the seconds spent waiting for data."""
         epoch = self.at.epoch
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
         self.stage.model.train()
         bar = progress_bar(
             range(self.at.step, len(self.loader)),
@@ -253,14 +252,16 @@ class Fit:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.clips += clips
 
-    @property
-    def learning_rate(self) -> float:
-        return self.config.learning_rate * self.config.lr_decay**self.at.epoch
+    def learning_rate(self, step: int) -> float:
+        """Of a step of this epoch."""
+        return learning_rate(self.config, self.at.epoch, step, len(self.loader))
 
     def _mean(self, name: str) -> float:
         return self.sums.get(name, 0.0) / max(1, self.clips)
 
     def _step(self, batch: SharedBatch) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.at.step)
         try:
             sums = self.stepper(batch)
         except BadNumber as error:
@@ -293,7 +294,8 @@ class Fit:
         losses = self.processes.from_main(
             lambda: {f"train/{name}": self._mean(name) for name in self.sums}
         )
-        line = {"epoch": self.at.epoch + 1, "lr": self.learning_rate, **losses, **scores}
+        rate = self.learning_rate(len(self.loader) - 1)  # of the last step
+        line = {"epoch": self.at.epoch + 1, "lr": rate, **losses, **scores}
         metric = self.stage.metric
         best, is_best = self._best(scores[f"test/{metric}"], self.at.best)
         self.at = Position(self.at.epoch + 1, 0, best, self.at.best_ema)

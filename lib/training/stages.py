@@ -1,7 +1,7 @@
 """What differs between the two stages: a loss and a score. Everything else is in `fit`."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from lib.geometry import NUM_BINS, polar_bins
 from lib.losses import lifting_losses
 from lib.processes import Processes
 from lib.random_state import separate_random_states
-from lib.released import State
+from lib.released import Contents
 from lib.skeleton import Skeleton
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -52,7 +52,13 @@ class Stage(Protocol):
     ) -> StageReport:
         """model: `self.model` or one like it; progress: wraps the loop over batches of clips."""
 
-    def weights(self, model: nn.Module) -> dict[str, State]: ...  # what a checkpoint holds of it
+    def weights(self, model: nn.Module) -> Contents: ...  # what a checkpoint holds of it
+
+
+class HasForms(Protocol):
+    """A stage 1: what its weights do not tell of it."""
+
+    def forms(self) -> Contents: ...
 
 
 class BoneStage:
@@ -108,7 +114,7 @@ class BoneStage:
             )
         )
 
-    def weights(self, model: nn.Module) -> dict[str, State]:
+    def weights(self, model: nn.Module) -> Contents:
         return {"model": model.state_dict()}
 
 
@@ -216,6 +222,10 @@ class LiftingStage:
             )
         )
 
-    def weights(self, model: nn.Module) -> dict[str, State]:
-        names = {"lifter": "model", "bone_aware": "bone_aware"}
-        return {names[name]: child.state_dict() for name, child in model.named_children()}
+    def weights(self, model: nn.Module) -> Contents:
+        parts = dict(model.named_children())
+        contents: Contents = {"model": parts["lifter"].state_dict()}
+        if "bone_aware" in parts:
+            contents["bone_aware"] = parts["bone_aware"].state_dict()
+            contents["bone_aware_forms"] = cast(HasForms, parts["bone_aware"]).forms()
+        return contents
