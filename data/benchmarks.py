@@ -13,9 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from data.clips import ClipDataset, adjacent_clips, overlapping_clips
-from data.sequences import SPLITS, Sequences, on_screen
-from data.sources import h36m
+from data.clips import (
+    ClipDataset,
+    adjacent_clips,
+    centred_windows,
+    covering_windows,
+    overlapping_clips,
+)
+from data.sequences import SPLITS, Sequences, in_metres, on_screen
+from data.sources import h36m, videopose3d
 from data.store import ArrayClips, ArrayWriter, StoredClips
 from lib.arrays import Floats, Ints
 from lib.config import PROTOCOL_KEYS, Config
@@ -23,6 +29,7 @@ from lib.errors import UserError, did_you_mean
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.h36m import evaluate_h36m
 from lib.evaluation.report import Evaluate
+from lib.evaluation.videopose3d import LAST_WINDOW, PREDICTED_ROOT, evaluate_videopose3d
 from lib.skeleton import H36M, Skeleton
 
 # Keys of stage 2 that tie its poses to the 2D pose, and what they are for labels whose x and y are
@@ -166,6 +173,21 @@ BENCHMARKS = {
             test_windows=adjacent_clips,
             evaluate=evaluate_h36m,
             projects=True,
+        ),
+        Benchmark(
+            name="h36m_videopose3d",
+            skeleton=H36M,
+            source=videopose3d.DETECTIONS,
+            read=videopose3d.read,
+            door="data/preprocess/h36m_videopose3d.py",
+            prefix="{file}",
+            units=in_metres,
+            train_windows=centred_windows,
+            test_windows=covering_windows,
+            evaluate=evaluate_videopose3d,
+            projects=False,
+            choices={"last_window": tuple(LAST_WINDOW), "predicted_root": tuple(PREDICTED_ROOT)},
+            each_mirrored=True,
         ),
     )
 }

@@ -48,6 +48,37 @@ def adjacent_clips(sequences: Sequences, frames: int) -> Ints:
     return clip_index(sequences.video, frames, frames)
 
 
+def centred_windows(sequences: Sequences, frames: int) -> Ints:
+    """Windows that share no frame and lie centred on their video, whose first and last frame fill
+    what sticks out of it: (clips, frames). VideoPose3D's and MixSTE's training windows.
+    """
+    clips, start = [], 0
+    for video in sequences.videos:
+        count = -(-video.frames // frames)
+        first = -((count * frames - video.frames) // 2)
+        inside = np.clip(np.arange(first, first + count * frames), 0, video.frames - 1)
+        clips.append(start + inside.reshape(count, frames))
+        start += video.frames
+    return _joined(clips, frames)
+
+
+def covering_windows(sequences: Sequences, frames: int) -> Ints:
+    """Windows from a video's start, the last one its last frames, so that it may overlap the one
+    before; the last frame fills up a shorter video: (clips, frames). MixSTE's test windows.
+    """
+    window, clips, start = np.arange(frames), [], 0
+    for video in sequences.videos:
+        starts = np.arange(0, video.frames, frames)
+        starts[-1] = max(0, video.frames - frames)
+        clips.append(start + np.minimum(starts[:, None] + window, video.frames - 1))
+        start += video.frames
+    return _joined(clips, frames)
+
+
+def _joined(clips: Sequence[Ints], frames: int) -> Ints:
+    return np.concatenate([np.empty((0, frames), np.int64), *clips])
+
+
 class JoinedClips:
     """The clips of several data sets, one after the other."""
 

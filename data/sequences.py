@@ -98,15 +98,33 @@ def join(parts: Sequence[Sequences]) -> Sequences:
     )
 
 
+CHUNK = 50_000  # frames that are converted at a time, for the memory
+
+
+def seen(sequences: Sequences) -> Floats:
+    """pose_2d (N, J, 3) float32: x and y on the normalised screen, confidence."""
+    size, pixels = sequences.image_size, sequences.joint_2d
+    pose_2d = np.empty((*pixels.shape[:2], 3), np.float32)
+    for start in range(0, len(pixels), CHUNK):
+        rows = slice(start, start + CHUNK)
+        pose_2d[rows, :, :2] = to_screen(pixels[rows].astype(np.float64), size[rows])
+        pose_2d[rows, :, 2] = sequences.confidence[rows]
+    return pose_2d
+
+
 def on_screen(sequences: Sequences) -> tuple[Floats, Floats]:
     """Units of a source whose 3D poses are pixels on the screen and, as z, pixels of depth.
 
-    Returns pose_2d (N, J, 3): x and y on the normalised screen, confidence; and pose_3d
-    (N, J, 3): x, y and z in the same unit. Both float32.
+    Returns pose_2d (N, J, 3), see `seen`, and pose_3d (N, J, 3): x, y and z in the unit of the
+    screen. Both float32.
     """
-    size = sequences.image_size
-    pose_2d = np.empty((*sequences.joint_2d.shape[:2], 3), np.float32)
-    pose_2d[..., :2] = to_screen(sequences.joint_2d.astype(np.float64), size)
-    pose_2d[..., 2] = sequences.confidence
-    pose_3d = to_screen(sequences.joint_3d.astype(np.float64), size).astype(np.float32)
-    return pose_2d, pose_3d
+    pose_3d = to_screen(sequences.joint_3d.astype(np.float64), sequences.image_size)
+    return seen(sequences), pose_3d.astype(np.float32)
+
+
+def in_metres(sequences: Sequences) -> tuple[Floats, Floats]:
+    """Units of a source whose 3D poses are metres from the root already.
+
+    Returns pose_2d, see `seen`, and pose_3d, both (N, J, 3) float32.
+    """
+    return seen(sequences), sequences.joint_3d.astype(np.float32, copy=False)

@@ -8,7 +8,7 @@ from data.benchmarks import Benchmark
 from data.sequences import Sequences, join
 from data.sources import h36m
 from data.views import CAMERAS
-from lib.cli import CommandParser
+from lib.cli import CommandParser, log_to_stdout
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, find_path
 from lib.numbers import whole_number
@@ -23,6 +23,7 @@ def slice_command(benchmark: Benchmark, description: str, argv: Sequence[str] | 
     parser.add_argument("--data-root", default="data/motion3d", help="folder of the file and clips")
     parser.add_argument("--dt-file", default=benchmark.source, help="the file (%(default)s)")
     options = parser.parse_args(argv)
+    log_to_stdout()
     root = find_path(options.data_root)
     directory = root / benchmark.folder(options.dt_file, options.n_frames)
     counts = benchmark.slice(root / options.dt_file, directory, options.n_frames)

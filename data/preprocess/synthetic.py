@@ -1,8 +1,12 @@
 """Invented motion -> a file in the format of Human3.6M's, so that everything runs without data.
 
-python data/preprocess/synthetic.py
+    python data/preprocess/synthetic.py
+    python data/preprocess/synthetic.py --format videopose3d
+
+Each --format is that of a data set's published files.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +15,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from data.preprocess.common import add_output_flags, refuse_to_overwrite, write_videos
+from data.sources import synthetic_videopose3d
 from data.sources.synthetic import (
     FIRST_TEST_SUBJECT,
     FIRST_TRAIN_SUBJECT,
@@ -19,11 +24,38 @@ from data.sources.synthetic import (
 )
 from data.views import CAMERAS
 from lib.cli import CommandParser, run_main
+from lib.errors import UserError
 from lib.numbers import whole_number
+
+
+def write_h36m(args: argparse.Namespace) -> None:
+    """Human3.6M's pickle: --dt-file."""
+    output = args.data_root / args.dt_file
+    refuse_to_overwrite(output, args.force)
+    size = {"num_frames": args.frames, "num_cameras": args.cameras, "seed": args.seed}
+    write_videos(
+        output,
+        list(synthetic_videos(FIRST_TRAIN_SUBJECT, args.train_subjects, **size)),
+        list(synthetic_videos(FIRST_TEST_SUBJECT, args.test_subjects, **size)),
+        force=args.force,
+    )
+
+
+def write_videopose3d(args: argparse.Namespace) -> None:
+    """VideoPose3D's data_3d_h36m.npz, and data_2d_h36m_*.npz of a detector and of ground truth."""
+    for name in synthetic_videopose3d.FILES:
+        refuse_to_overwrite(args.data_root / name, args.force)
+    count = synthetic_videopose3d.write(args.data_root, num_frames=args.frames, seed=args.seed)
+    print(f"{args.data_root}: {', '.join(synthetic_videopose3d.FILES)}: {count:,} frames")
+
+
+FORMATS = {"h36m": write_h36m, "videopose3d": write_videopose3d}
+H36M_ONLY = ("dt_file", "cameras", "train_subjects", "test_subjects")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--format", choices=FORMATS, default="h36m", help="(%(default)s)")
     add_output_flags(parser, dt_file="synthetic.pkl", num_cameras=len(CAMERAS))
     subjects = whole_number(1, MAX_SUBJECTS)
     parser.add_argument("--train-subjects", type=subjects, default=5)
@@ -35,15 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of each motion, at 50 a second (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-    output = args.data_root / args.dt_file
-    refuse_to_overwrite(output, args.force)
-    size = {"num_frames": args.frames, "num_cameras": args.cameras, "seed": args.seed}
-    write_videos(
-        output,
-        list(synthetic_videos(FIRST_TRAIN_SUBJECT, args.train_subjects, **size)),
-        list(synthetic_videos(FIRST_TEST_SUBJECT, args.test_subjects, **size)),
-        force=args.force,
-    )
+    for name in H36M_ONLY if args.format != "h36m" else ():
+        if getattr(args, name) != parser.get_default(name):
+            raise UserError(f"--{name.replace('_', '-')} belongs to --format h36m; leave it out")
+    FORMATS[args.format](args)
     return 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.arrays import Floats, Ints
 from lib.camera import from_screen
+from lib.errors import UserError
 from lib.skeleton import Skeleton
 
 
@@ -49,6 +50,16 @@ def to_millimetres(
     millimetres = pixels * frames.factor[clips][..., None, None]
     relative: Floats = millimetres - millimetres[..., root, None, :]
     return relative
+
+
+def refuse_not_finite(poses: Floats) -> None:
+    """Raise UserError if a prediction (C, T, J, 3) is NaN or infinite."""
+    wrong = int((~np.isfinite(poses).all((1, 2, 3))).sum())
+    if wrong:
+        raise UserError(
+            f"the prediction is not finite in {wrong} of {len(poses)} test clips; its"
+            " training went wrong or its weights are damaged: use an earlier checkpoint"
+        )
 
 
 def mean_per_action(errors: Floats, clips: Ints, frames: TestFrames) -> Floats:

@@ -5,7 +5,12 @@ import numpy as np
 from lib import metrics
 from lib.arrays import Bools, Floats, Ints
 from lib.errors import UserError
-from lib.evaluation.frames import TestFrames, mean_per_action, to_millimetres
+from lib.evaluation.frames import (
+    TestFrames,
+    mean_per_action,
+    refuse_not_finite,
+    to_millimetres,
+)
 from lib.evaluation.report import Report
 from lib.skeleton import Skeleton
 
@@ -42,12 +47,7 @@ def evaluate_h36m(
         )
     clips = clips[kept]
     pred = to_millimetres(poses[kept], clips, frames, skeleton, root_rel=root_rel)
-    wrong = np.flatnonzero(~np.isfinite(pred).all((1, 2, 3)))
-    if len(wrong):
-        raise UserError(
-            f"the prediction is not finite in {len(wrong)} of {len(clips)} test clips; its"
-            " training went wrong or its weights are damaged: use an earlier checkpoint"
-        )
+    refuse_not_finite(pred)
     target = frames.pose_3d_mm[clips].astype(np.float64)
     target -= target[..., skeleton.root, None, :]
 

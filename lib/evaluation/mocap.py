@@ -30,7 +30,7 @@ JOINT = 16  # characters of the first column
 Means = dict[str, float]  # by error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MocapReport(Report):
     """Errors in mm, mm/frame, mm/frame² and degrees: plain means over the frames.
 

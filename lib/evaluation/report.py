@@ -10,20 +10,28 @@ from lib.evaluation.frames import TestFrames
 from lib.skeleton import BODY_HALVES, Skeleton, body_half
 
 # The errors' names at the head of a table; an error that is not here keeps its own.
-HEADS = {"mpjpe": "MPJPE", "p_mpjpe": "P-MPJPE", "mpjve": "MPJVE", "acceleration": "accel."}
+HEADS = {
+    "mpjpe": "MPJPE",
+    "p_mpjpe": "P-MPJPE",
+    "n_mpjpe": "N-MPJPE",
+    "mpjve": "MPJVE",
+    "acceleration": "accel.",
+}
 
 
 @dataclass(frozen=True)
 class Report:
     """Errors in mm (mm/frame, mm/frame²), averaged as a protocol wants them.
 
-    averages: by error, as in HEADS; per_action: action -> the same; per_joint: MPJPE.
+    averages: by error, as in HEADS; per_action: action -> the same; per_joint: MPJPE; remarks: how
+    they were made, where there was a choice.
     """
 
     averages: dict[str, float]
     per_action: dict[str, dict[str, float]]
     per_joint: dict[str, float]
     frames: int
+    remarks: tuple[str, ...] = ()
 
     def scores(self) -> dict[str, float]:
         return dict(self.averages)
@@ -46,6 +54,8 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         rest = {name: value for name, value in vars(self).items() if name != "averages"}
+        if not self.remarks:
+            del rest["remarks"]
         return {**self.averages, **rest}
 
     def table(self) -> str:
@@ -66,6 +76,7 @@ class Report:
             row("average", self.averages),
             f"mm, mm/frame and mm/frame² over {self.frames:,} frames,"
             f" {len(self.per_action)} actions",
+            *self.remarks,
         ]
         return "\n".join(lines)
 
