@@ -34,7 +34,7 @@ from lib.skeleton import H36M, Skeleton
 
 # Keys of stage 2 that tie its poses to the 2D pose, and what they are for labels whose x and y are
 # not those on the screen.
-ON_SCREEN_ONLY = {"input": "screen", "output": "absolute"}
+ON_SCREEN_ONLY = {"input": "screen", "output": "absolute", "loss_unit": "screen"}
 
 Read = Callable[[str | os.PathLike[str], Sequence[str]], Iterator[tuple[str, Sequences]]]
 Windows = Callable[[Sequences, int], Ints]

@@ -15,6 +15,7 @@ import yaml
 from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT, find_path
 from lib.geometry import INPUTS, SLOTS
+from lib.parameters import DECAYED
 
 Values = dict[str, Any]  # keys and values as YAML gives them
 
@@ -56,7 +57,8 @@ class Config:
     ema_decay: float = _key(0.0, low=0, high=1)  # moving average of the weights; 0 for none
     # Stage 1 keeps its DropPath on in stage 2, while training and while scoring: as released
     stage1_drop_path: bool = _key(False)
-    decay_all: bool = _key(True)  # weight decay on norms, biases, A_log, D … too, as released
+    # "matrices": no weight decay on norms, biases, positional embeddings, A_log, D
+    weight_decay_on: str = _key("all", choices=DECAYED)
     flip: bool = _key(True)  # random mirroring in training, mirror averaging in evaluation
 
     # Model
@@ -77,6 +79,9 @@ class Config:
     # Ablations of stage 2, each off by one key
     bone_branch: bool = _key(True)
     bone_slots: str = _key("released", choices=SLOTS)
+    # A bone's angle: the middle of stage 1's bin, or the mean of all bins by their probabilities
+    bone_angle: str = _key("argmax", choices=("argmax", "expectation"))
+    bone_confidence: bool = _key(False)  # a fourth feature: the probability of stage 1's bin
     graph: str = _key("both", choices=("both", "forward", "none"))
     fusion: str = _key("learned", choices=("learned", "mean"))
 
@@ -94,6 +99,9 @@ class Config:
     last_window: str = _key("")
     predicted_root: str = _key("")
 
+    # Losses of stage 2 in units of the screen, or of the person in the clip (lib/geometry.py), so
+    # that each clip counts alike, however small it is on the screen
+    loss_unit: str = _key("screen", choices=("screen", "person"))
     # Loss weights of stage 2
     lambda_scale: float = _key(0.5, low=0)
     lambda_3d_velocity: float = _key(20.0, low=0)
@@ -133,7 +141,8 @@ class Config:
 # What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
 MODEL_KEYS = (
     "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
-    "input", "output", "bone_branch", "bone_slots", "graph", "fusion", "root_rel",
+    "input", "output", "bone_branch", "bone_slots", "bone_angle", "bone_confidence",
+    "graph", "fusion", "root_rel",
 )  # fmt: skip
 
 # What a protocol may leave to the config.
@@ -161,6 +170,11 @@ DEAD_KEYS: dict[str, object] = {
     "test_augmentation": True,
     "data_augmentation": True,
     "reverse_augmentation": False,
+}
+
+# Keys of before: their name now, and what became of their values.
+RENAMED: dict[str, tuple[str, dict[object, object]]] = {
+    "decay_all": ("weight_decay_on", {True: "all", False: "matrices"}),
 }
 
 
@@ -192,9 +206,9 @@ def make_config(
     values: Values, source: str, stage: int | None = None, overrides: Sequence[str] = ()
 ) -> Config:
     """Checked Config from raw values; `source` names the place in messages."""
-    values = dict(values)
+    values = _renamed(values, source)
     for item in overrides:
-        values |= _parse_override(item)
+        values |= _renamed(_parse_override(item), f"--set {item}")
     values = _drop_dead_keys(values, source)
     fields = {f.name: f for f in dataclasses.fields(Config)}
     for key in values:
@@ -225,6 +239,20 @@ def _parse_override(item: str) -> Values:
         return {key.strip(): yaml.safe_load(text)}
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {item}: {text!r} is not a YAML value; quote it") from error
+
+
+def _renamed(values: Values, source: str) -> Values:
+    """A copy of the values, those of earlier names under today's."""
+    values = dict(values)
+    for old, (new, becomes) in RENAMED.items():
+        if old not in values:
+            continue
+        value = values.pop(old)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{source}: key {old!r}: {value!r} is not true or false")
+        if values.setdefault(new, becomes[value]) != becomes[value]:
+            raise ConfigError(f"{source}: keys {old!r} and {new!r} disagree; leave {old!r} out")
+    return values
 
 
 def _drop_dead_keys(values: Values, source: str) -> Values:

@@ -23,7 +23,9 @@ def turned_training(
     if isinstance(training.get("ema"), dict):
         turned["ema"] = turned_round(training["ema"])
     trained = {name: model[name] for name in trained_names(model)}
-    decayed, kept = groups_of(trained, bool((config or {}).get("decay_all", True)))
+    # The only name of the key that files of this format know.
+    decay_on = "all" if (config or {}).get("decay_all", True) else "matrices"
+    decayed, kept = groups_of(trained, decay_on)
     try:
         optimizer = dict(training["optimizer"])
         states = {n: dict(s) for n, s in optimizer["state"].items()}

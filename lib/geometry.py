@@ -84,22 +84,57 @@ def bone_features(
     """Spherical coordinates of the bones: azimuth/π and length from 2D, polar/π from the bin.
 
     pose_2d: (..., J, 2+), only x and y are read; bins: (..., J) int64, read at the child joints.
-    Returns (..., J, 3). slots: "released" puts bone k into slot k and zeros into the last one (what
-    published weights expect), "child" puts it at its child joint and zeros at the root.
+    Returns (..., J, 3), see spherical_features().
+    """
+    polar = bin_centres(bins, num_bins, pose_2d.dtype)
+    return spherical_features(pose_2d, polar, skeleton, slots)
+
+
+def bin_centres(bins: Tensor, num_bins: int, dtype: torch.dtype) -> Tensor:
+    """The angle in the middle of each bin, divided by π; any shape."""
+    return (2 * bins + 1).to(dtype) / (2 * num_bins)
+
+
+def expected_polar(probabilities: Tensor) -> Tensor:
+    """The mean of the bins' angles, each with its probability, divided by π; (..., bins) -> (...).
+
+    It lies between the centres of the first bin and the last one.
+    """
+    num_bins = probabilities.shape[-1]
+    bins = torch.arange(num_bins, device=probabilities.device)
+    return (probabilities * bin_centres(bins, num_bins, probabilities.dtype)).sum(-1)
+
+
+def spherical_features(
+    pose_2d: Tensor,
+    polar: Tensor,
+    skeleton: Skeleton,
+    slots: str = "released",
+    confidence: Tensor | None = None,
+) -> Tensor:
+    """Azimuth/π and length of each bone from 2D, beside its polar angle/π.
+
+    pose_2d: (..., J, 2+), only x and y are read; polar: (..., J), above 0 and below 1, read at the
+    child joints; so is confidence (..., J), a fourth feature. Returns (..., J, 3 or 4).
+    slots: "released" puts bone k into slot k and zeros into the last one (what published weights
+    expect), "child" puts it at its child joint and zeros at the root.
     """
     if slots not in SLOTS:
         raise ValueError(f"slots must be one of {SLOTS}, not {slots!r}")
+    children = list(skeleton.bone_children)
     vectors = bone_vectors(pose_2d[..., :2], skeleton)  # (..., K, 2)
     azimuth = torch.atan2(vectors[..., 1], vectors[..., 0]) / math.pi
-    centre = (2 * bins[..., list(skeleton.bone_children)] + 1).to(pose_2d.dtype)
-    polar = centre / (2 * num_bins)
+    polar = polar[..., children]
     # z = r / tan(polar) and sqrt(r² + z²) = r / sin(polar), finite for a bone of length 0 as well.
     length = torch.linalg.vector_norm(vectors, dim=-1) / torch.sin(polar * math.pi)
-    bones = torch.stack((azimuth, polar, length), dim=-1)  # (..., K, 3)
+    parts = [azimuth, polar, length]
+    if confidence is not None:
+        parts.append(confidence[..., children])
+    bones = torch.stack(parts, dim=-1)  # (..., K, 3 or 4)
 
-    features = pose_2d.new_zeros(*pose_2d.shape[:-1], 3)
+    features = pose_2d.new_zeros(*pose_2d.shape[:-1], len(parts))
     if slots == "released":
         features[..., : len(skeleton.bones), :] = bones
     else:
-        features[..., list(skeleton.bone_children), :] = bones
+        features[..., children, :] = bones
     return features

@@ -4,14 +4,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+# What weight decay works on. "matrices" spares what should not shrink: norms, biases, positional
+# embeddings, A_log and D.
+DECAYED = ("all", "matrices")
 
-def groups_of(trained: Mapping[str, Tensor], decay_all: bool) -> tuple[list[str], list[str]]:
+
+def groups_of(trained: Mapping[str, Tensor], decay_on: str) -> tuple[list[str], list[str]]:
     """The names of the parameters with weight decay, then of those without: numbered in this order.
 
-    decay_all: every parameter has it; else what should not shrink has none: norms, biases,
-    positional embeddings, A_log and D.
+    decay_on: one of DECAYED.
     """
-    decayed = [name for name, p in trained.items() if decay_all or _shrinks(name, p)]
+    decayed = [name for name, p in trained.items() if decay_on == "all" or _shrinks(name, p)]
     return decayed, [name for name in trained if name not in set(decayed)]
 
 

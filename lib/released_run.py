@@ -88,10 +88,10 @@ def training_state(
 
 
 def _check_settings(run: ReleasedRun, config: Config) -> None:
-    if not config.decay_all:
+    if config.weight_decay_on != "all":
         raise UserError(
-            f"--resume: decay_all is False, the released code trained {run.path} with weight decay"
-            " on everything; leave decay_all out"
+            f"--resume: weight_decay_on is {config.weight_decay_on!r}, the released code trained"
+            f" {run.path} with weight decay on all; leave weight_decay_on out"
         )
     groups = run.optimizer.get("param_groups")
     for group in groups if isinstance(groups, list) else ():

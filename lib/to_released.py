@@ -33,12 +33,14 @@ FIXED = {
     "output": "absolute",
     "bone_branch": True,
     "bone_slots": "released",
+    "bone_angle": "argmax",
+    "bone_confidence": False,
     "graph": "both",
     "fusion": "learned",
     "d_conv": 4,
 }
 # What its optimizer always does.
-FIXED_TRAINING = {"decay_all": True, "schedule": "exponential", "warmup": 0.0}
+FIXED_TRAINING = {"weight_decay_on": "all", "schedule": "exponential", "warmup": 0.0}
 PREFIX = "module."  # the released code wraps its model in DataParallel wherever CUDA is there
 
 

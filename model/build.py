@@ -54,6 +54,7 @@ def build_lifter(config: Config, skeleton: Skeleton = H36M) -> Lifter:
         bone_branch=config.bone_branch,
         graph=config.graph,
         fusion=config.fusion,
+        bone_features=4 if config.bone_confidence else 3,
     )
     return _prepared(lifter, config)
 
@@ -154,6 +155,8 @@ def assemble(
         input_form=config.input,
         output_form=config.output,
         root_rel=config.root_rel,
+        bone_angle=config.bone_angle,
+        bone_confidence=config.bone_confidence,
     )
 
 

@@ -10,11 +10,11 @@ from model.layers import LN_EPS
 
 
 class BoneBranch(nn.Module):
-    """Embeds the bones' spherical coordinates; (B, T, J, 3) -> (B, T, J, C)."""
+    """Embeds the bones' spherical coordinates; (B, T, J, features) -> (B, T, J, C)."""
 
-    def __init__(self, channel: int, d_state: int, d_conv: int) -> None:
+    def __init__(self, channel: int, d_state: int, d_conv: int, features: int = 3) -> None:
         super().__init__()
-        self.embed = nn.Linear(3, channel)
+        self.embed = nn.Linear(features, channel)
         self.spatial = MambaBlock(channel, d_state, d_conv)
         self.spatial_norm = nn.LayerNorm(channel, eps=LN_EPS)
         self.temporal = MambaBlock(channel, d_state, d_conv)
@@ -66,8 +66,10 @@ class Lifter(nn.Module):
         bone_branch: bool = True,
         graph: str = "both",
         fusion: str = "learned",
+        bone_features: int = 3,
     ) -> None:
-        """graph: "both" | "forward" | "none"; fusion: "learned" | "mean"."""
+        """graph: "both" | "forward" | "none"; fusion: "learned" | "mean";
+        bone_features: how many of each bone."""
         super().__init__()
         adjacency = None if graph == "none" else torch.from_numpy(skeleton.adjacency()).float()
         rates = drop_path_rates(depth)
@@ -81,7 +83,9 @@ class Lifter(nn.Module):
         self.temporal = nn.ModuleList(MambaBlock(channel, d_state, d_conv, rate) for rate in rates)
         self.spatial_norm = nn.LayerNorm(channel, eps=LN_EPS)
         self.temporal_norm = nn.LayerNorm(channel, eps=LN_EPS)
-        self.bone_branch = BoneBranch(channel, d_state, d_conv) if bone_branch else None
+        self.bone_branch = (
+            BoneBranch(channel, d_state, d_conv, bone_features) if bone_branch else None
+        )
         self.fusion: nn.Module | None = None
         if bone_branch:
             self.fusion = Fusion(channel) if fusion == "learned" else MeanFusion()
@@ -92,7 +96,8 @@ class Lifter(nn.Module):
         return self.temporal_position.shape[1]
 
     def forward(self, pose_2d: Tensor, features: Tensor | None) -> Tensor:
-        """pose_2d (B, T, J, 3), bone features (B, T, J, 3; ignored without the bone branch)
+        """pose_2d (B, T, J, 3), bone features (B, T, J, 3 or as many as
+        there are; ignored without the bone branch)
         -> pose_3d (B, T, J, 3) in normalised units."""
         x = self.embed(pose_2d) + self.spatial_position
         x = over_joints(self.spatial[0], x, self.spatial_norm) + self.temporal_position[:, :, None]

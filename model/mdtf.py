@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.geometry import bone_features, person_scaled, person_unit, root_relative
+from lib.geometry import (
+    bin_centres,
+    expected_polar,
+    person_scaled,
+    person_unit,
+    root_relative,
+    spherical_features,
+)
 from lib.skeleton import Skeleton
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
@@ -31,10 +38,14 @@ class MDTF(nn.Module):
         input_form: str = "screen",
         output_form: str = "absolute",
         root_rel: bool = True,
+        bone_angle: str = "argmax",
+        bone_confidence: bool = False,
     ) -> None:
         """input_form: "screen" | "person", of the lifter; stage 1 has its own.
         output_form: "absolute" | "residual", which adds the 2D pose to x and y of the lifter's.
         root_rel: whether the poses are relative to the root of each frame.
+        bone_angle: "argmax", the middle of stage 1's bin, or "expectation", the mean of all.
+        bone_confidence: whether the probability of stage 1's bin is a fourth feature of a bone.
         """
         super().__init__()
         if (bone_aware is None) != (lifter.bone_branch is None):
@@ -45,6 +56,7 @@ class MDTF(nn.Module):
         self.bone_slots = bone_slots
         self.bone_drop_path = bone_drop_path
         self.input_form, self.output_form, self.root_rel = input_form, output_form, root_rel
+        self.bone_angle, self.bone_confidence = bone_angle, bone_confidence
         if bone_aware is not None:
             bone_aware.requires_grad_(False).train(bone_drop_path)
 
@@ -62,7 +74,8 @@ class MDTF(nn.Module):
     def bone_features(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone.
 
-        With person-scaled input, the length is in the person's own unit.
+        With person-scaled input, the length is in the person's own unit. With bone_confidence,
+        there is a fourth feature.
         Where stage 1 gives NaN or infinity, the whole frame is NaN: argmax would return a bin.
         """
         if self.bone_aware is None:
@@ -70,7 +83,13 @@ class MDTF(nn.Module):
         logits = self.bone_aware(pose_2d)
         if self.input_form == "person":
             pose_2d = pose_2d / person_unit(pose_2d, self.skeleton.root)  # of which x, y are read
-        features = bone_features(pose_2d, logits.argmax(-1), self.skeleton, self.bone_slots)
+        probabilities = logits.softmax(-1, dtype=pose_2d.dtype)
+        if self.bone_angle == "expectation":
+            polar = expected_polar(probabilities)
+        else:
+            polar = bin_centres(logits.argmax(-1), logits.shape[-1], pose_2d.dtype)
+        confidence = probabilities.amax(-1) if self.bone_confidence else None
+        features = spherical_features(pose_2d, polar, self.skeleton, self.bone_slots, confidence)
         finite = logits.isfinite().all(-1).all(-1)[..., None, None]  # (B, T, 1, 1)
         return torch.where(finite, features, math.nan)
 

@@ -97,7 +97,7 @@ def test_a_file_of_format_1_gives_the_same_weights_and_the_same_next_step(tmp_pa
     lifter = Lifter(H36M, 4, 16, 2)
     for block in lifter.spatial:
         block.mixer.backward_graph.conv.norm.running_mean.uniform_()
-    optimizer = make_optimizer(lifter, 0.1, 0.1, decay_all)
+    optimizer = make_optimizer(lifter, 0.1, 0.1, "all" if decay_all else "matrices")
     for parameter in lifter.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()

@@ -118,7 +118,7 @@ def test_a_key_that_is_left_out_has_the_published_value():
     config = make_config(REQUIRED, "a.yaml")
     assert (config.weight_decay, config.lr_decay) == (0.01, 0.99)
     assert (config.d_state, config.d_conv) == (16, 4)
-    assert (config.flip, config.decay_all, config.if_divide_out) == (True, True, True)
+    assert (config.flip, config.weight_decay_on, config.if_divide_out) == (True, "all", True)
     assert (config.bone_branch, config.bone_slots, config.graph) == (True, "released", "both")
     assert (config.fusion, config.dt_init, config.stage1_drop_path) == (
         "learned",
@@ -126,6 +126,9 @@ def test_a_key_that_is_left_out_has_the_published_value():
         False,
     )
     assert (config.grad_clip, config.accumulate, config.ema_decay) == (0.0, 1, 0.0)
+    assert (config.input, config.output, config.loss_unit) == ("screen", "absolute", "screen")
+    assert (config.bone_angle, config.bone_confidence) == ("argmax", False)
+    assert (config.schedule, config.warmup) == ("exponential", 0.0)
     used = {name: weight for name, weight in config.loss_weights.items() if weight}
     assert used == {"n_mpjpe": 0.5, "velocity": 20.0}
     for path in SHIPPED:
@@ -321,6 +324,25 @@ def test_the_subset_follows_the_clip_length():
 def test_a_config_survives_its_own_dict():
     config = make_config({**REQUIRED, "graph": "none", "lambda_a": 0.1}, "a.yaml")
     assert make_config(config.as_dict(), "checkpoint") == config
+
+
+def test_a_key_of_before_is_read_under_its_new_name():
+    """Checkpoints keep the config that they were trained with."""
+    for old, new in ((True, "all"), (False, "matrices")):
+        values = {**REQUIRED, "decay_all": old}
+        assert make_config(values, "a.yaml").weight_decay_on == new
+        assert make_config({**values, "weight_decay_on": new}, "a.yaml").weight_decay_on == new
+        for key, value in (("decay_all", not old), ("weight_decay_on", "matrices")):
+            overrides = [f"{key}={value}".lower()]
+            assert make_config(values, "a.yaml", overrides=overrides) == make_config(
+                {**REQUIRED, key: value}, "a.yaml"
+            )
+    both = {**REQUIRED, "decay_all": False, "weight_decay_on": "all"}
+    assert message(make_config, both, "a.yaml").startswith(
+        "a.yaml: keys 'decay_all' and 'weight_decay_on' disagree"
+    )
+    found = message(make_config, {**REQUIRED, "decay_all": "no"}, "a.yaml")
+    assert found == "a.yaml: key 'decay_all': 'no' is not true or false"
 
 
 # --- --set ------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from lib.batch import Batch
 from lib.checkpoint import BEST, LATEST, load_checkpoint, save_checkpoint
 from lib.config import make_config
 from lib.evaluation.predict import predict_batch
-from lib.geometry import flip_pose, person_scaled, person_unit
+from lib.geometry import expected_polar, flip_pose, person_scaled, person_unit
 from lib.skeleton import H36M, MPI_INF_3DHP
+from lib.training.stages import LiftingStage
 from model.bone_aware import BoneAwareModule
 from model.build import build_bone_aware, build_lifter, build_mdtf, load_bone_aware, load_mdtf
 from model.lifter import Lifter
@@ -46,7 +48,7 @@ class Told(nn.Module):
         super().__init__()
         self.answer = answer
 
-    def forward(self, pose_2d, features):
+    def forward(self, pose_2d, features=None):
         self.seen = pose_2d
         return self.answer
 
@@ -162,6 +164,89 @@ def test_a_clip_of_nan_is_nan():
     assert found[0].isnan().all() and found[1].isfinite().all()
 
 
+# --- Bone features ------------------------------------------------------------------------------
+
+
+def test_an_expected_angle_by_hand():
+    """Bins at 15°, 45° … 165°: half of the first and half of the third is 45°; all alike 90°."""
+    half = torch.tensor([0.5, 0, 0.5, 0, 0, 0])
+    assert expected_polar(half).item() == pytest.approx(45 / 180)
+    assert expected_polar(torch.full((2, 6), 1 / 6)).tolist() == pytest.approx([0.5, 0.5])
+
+
+@BOTH
+@pytest.mark.parametrize("slots", ["released", "child"])
+@pytest.mark.parametrize("angle", ["argmax", "expectation"])
+def test_bone_features_of_a_stage_1_against_a_loop(skeleton, slots, angle):
+    """With the confidence as the fourth: softmax, angle and length by hand."""
+    lifter, pose = Lifter(skeleton, 2, 16, 1, bone_features=4), clips(1, 2)
+    bone_aware = BoneAwareModule(16, 1)
+    logits = torch.randn(1, 2, 17, 6)
+    bone_aware.forward = lambda _: logits
+    forms = {"bone_angle": angle, "bone_confidence": True}
+    model = MDTF(bone_aware, lifter, skeleton, slots, **forms).eval()
+    features = model.bone_features(pose)
+    expected = np.zeros((1, 2, 17, 4))
+    for frame in range(2):
+        for number, (parent, child) in enumerate(skeleton.bones):
+            odds = np.exp(logits[0, frame, child].double().numpy())
+            odds /= odds.sum()
+            degrees = 15 + 30 * (odds.argmax() if angle == "argmax" else odds @ np.arange(6))
+            dx, dy = (pose[0, frame, child, :2] - pose[0, frame, parent, :2]).tolist()
+            length = math.hypot(dx, dy) / math.sin(math.radians(degrees))
+            values = math.atan2(dy, dx) / math.pi, degrees / 180, length, odds.max()
+            expected[0, frame, number if slots == "released" else child] = values
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    assert model(pose).shape == (1, 2, 17, 3)
+
+
+@pytest.mark.parametrize("angle", ["argmax", "expectation"])
+def test_a_frame_that_stage_1_cannot_judge_has_no_features(angle):
+    model = whole(bone_angle=angle)
+    logits = torch.zeros(1, 9, 17, 6)
+    logits[0, 2, 5, 1], logits[0, 3, 5, 1] = math.nan, math.inf
+    model.bone_aware.forward = lambda _: logits
+    is_lost = model.bone_features(clips(1)).isnan().flatten(2)
+    assert is_lost.all(-1)[0, [2, 3]].all() and not is_lost[0, [0, 1, 4, 5, 6, 7, 8]].any()
+
+
+# --- The unit of the losses ---------------------------------------------------------------------
+
+
+def test_losses_in_the_persons_unit_do_not_change_with_the_persons_size():
+    values = {**CONFIG, "lambda_lv": 1, "lambda_lg": 1, "lambda_a": 1, "lambda_av": 1}
+    by_unit = {}
+    for unit in ("screen", "person"):
+        config = make_config({**values, "loss_unit": unit}, "a.yaml")
+        model = whole(output_form="residual")
+        stage = LiftingStage(model, config, H36M, None, None, None, None, "cpu")
+        pose_2d, pose_3d = clips(), clips()
+        batches = [
+            Batch(zoomed(pose_2d, factor), factor * pose_3d, [0, 1]) for factor in (1.0, 0.25)
+        ]
+        by_unit[unit] = [stage.losses(batch) for batch in batches]
+    large, small = by_unit["person"]
+    for name, value in large.items():
+        torch.testing.assert_close(small[name], value, rtol=1e-3, atol=1e-4)
+    large, small = by_unit["screen"]
+    assert small["mpjpe"].item() == pytest.approx(large["mpjpe"].item() / 4, rel=1e-3)
+
+
+def test_a_loss_in_the_persons_unit_by_hand():
+    """An error of (0.2, 0.1) per frame on people whose unit is 0.5 and 2: 0.4 and 0.05, mean."""
+    pose_2d = torch.zeros(2, 9, 17, 3)
+    numbers = 34
+    for clip, unit in enumerate((0.5, 2.0)):  # one number other than 0: rms · sqrt(34)
+        pose_2d[clip, :, 3, 1] = 0.3 * unit * math.sqrt(numbers)
+    label = torch.randn(2, 9, 17, 3)
+    label -= label[:, :, :1].clone()
+    error = torch.tensor([0.2, 0.1])[:, None, None, None] * torch.tensor([1.0, 0.0, 0.0])
+    config = make_config({**CONFIG, "loss_unit": "person"}, "a.yaml")
+    stage = LiftingStage(Told(label + error), config, H36M, None, None, None, None, "cpu")
+    found = stage.losses(Batch(pose_2d, label, [0, 1]))
+    assert found["mpjpe"].item() == pytest.approx((0.4 + 0.05) / 2, rel=1e-5)
+
+
 # --- Checkpoints --------------------------------------------------------------------------------
 
 
@@ -176,7 +261,9 @@ def test_each_stage_keeps_its_own_form(data, tmp_path, first, second):
     save_checkpoint(path, {"model": weights, "config": config.as_dict(), "stage": 1})
     flags = stage2_flags(data, tmp_path / "run")
     flags[flags.index("--stage1-checkpoint") + 1] = str(path)
-    keys = ["--set", f"input={second}", "--set", "output=residual", "--set", "epochs=1"]
+    keys = [f"input={second}", "output=residual", "loss_unit=person", "bone_angle=expectation"]
+    keys = [flag for key in (*keys, "bone_confidence=true") for flag in ("--set", key)]
+    keys += ["--set", "epochs=1"]
     status, _, errors = run_train(*flags, *keys)
     assert status == 0, errors
     path.unlink()

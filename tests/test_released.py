@@ -142,7 +142,9 @@ def test_a_stage_1_is_written_with_its_optimizer_and_the_released_accuracy(runs,
 
 NOT_RELEASED = {"bone_branch": False, "bone_slots": "child", "graph": "none", "fusion": "mean"}
 NOT_RELEASED |= {"input": "person", "output": "residual", "d_conv": 3}
-NOT_RELEASED |= {"decay_all": False, "schedule": "cosine", "warmup": 0.5}  # the optimizer only
+NOT_RELEASED |= {"bone_angle": "expectation", "bone_confidence": True}
+# Of the optimizer alone.
+NOT_RELEASED |= {"weight_decay_on": "matrices", "schedule": "cosine", "warmup": 0.5}
 
 
 @pytest.mark.parametrize("key", NOT_RELEASED)
@@ -288,7 +290,7 @@ def test_the_best_accuracy_of_a_released_stage_1_is_over_the_bones(data, runs, t
 RESUME_MISTAKES = {
     "no config": ([], {}, "--config FILE is missing"),
     "weight decay": (["--set", "weight_decay=0.1"], {}, "weight_decay is 0.1"),
-    "decay_all": (["--set", "decay_all=false"], {}, "decay_all is False"),
+    "decay": (["--set", "weight_decay_on=matrices"], {}, "weight_decay_on is 'matrices'"),
     "no optimizer": ([], {"optimizer": None}, "no training state"),
     "empty": ([], {"optimizer": {"state": {}, "param_groups": []}}, "does not fit its weights"),
     "numbers": ([], {"optimizer": {"state": {0: {}}}}, "does not fit its weights"),

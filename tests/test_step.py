@@ -131,7 +131,7 @@ def test_the_learning_rate_decays_once_an_epoch(data, tmp_path, monkeypatch):
         return take_step(self, batch)
 
     monkeypatch.setattr(Stepper, "__call__", noted)
-    decay = ("--set", "decay_all=false")  # two groups of weights
+    decay = ("--set", "weight_decay_on=matrices")  # two groups of weights
     run_train(*stage2_flags(data, tmp_path / "run", *decay))
     resume = ["--config", data / "stage2.yaml", "--resume", "--checkpoint", tmp_path / "run"]
     run_train(*resume, *decay, "--set", "epochs=3")

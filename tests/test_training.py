@@ -233,7 +233,7 @@ def test_weight_decay_spares_what_should_not_shrink_if_asked_to():
     before = {name: p.detach().clone() for name, p in lifter.named_parameters()}
     for parameter in lifter.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    make_optimizer(lifter, learning_rate=1, weight_decay=0.1, decay_all=False).step()
+    make_optimizer(lifter, learning_rate=1, weight_decay=0.1, decay_on="matrices").step()
     shrunk = {
         name
         for name, p in lifter.named_parameters()

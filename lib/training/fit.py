@@ -64,7 +64,7 @@ class Fit:
             stage.model,
             self.config.learning_rate,
             self.config.weight_decay,
-            self.config.decay_all,
+            self.config.weight_decay_on,
         )
         self.stepper = Stepper(
             stage.losses,

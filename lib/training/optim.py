@@ -10,14 +10,14 @@ from lib.parameters import groups_of
 
 
 def make_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float, decay_all: bool
+    model: nn.Module, learning_rate: float, weight_decay: float, decay_on: str
 ) -> torch.optim.AdamW:
     """AdamW over the trained parameters.
 
-    decay_all: decay every parameter, as the released code does; else see groups_of().
+    decay_on: "all", as the released code does, or "matrices"; see groups_of().
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    decayed, kept = groups_of(trained, decay_all)
+    decayed, kept = groups_of(trained, decay_on)
     groups = [{"params": [trained[name] for name in decayed], "weight_decay": weight_decay}]
     if kept:
         groups.append({"params": [trained[name] for name in kept], "weight_decay": 0.0})

@@ -16,7 +16,7 @@ from lib.errors import UserError
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.predict import predict
 from lib.evaluation.report import Evaluate, Report
-from lib.geometry import NUM_BINS, polar_bins
+from lib.geometry import NUM_BINS, person_unit, polar_bins
 from lib.losses import lifting_losses
 from lib.processes import Processes
 from lib.random_state import separate_random_states
@@ -192,6 +192,9 @@ class LiftingStage:
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         target = training_target(batch.pose_3d, self.skeleton.root, self.config.root_rel)
         pred = self.train_model(batch.pose_2d).float()
+        if self.config.loss_unit == "person":
+            unit = person_unit(batch.pose_2d, self.skeleton.root)
+            pred, target = pred / unit, target / unit
         return lifting_losses(pred, target, self.skeleton, self.config.loss_weights)
 
     def evaluate(
