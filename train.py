@@ -12,7 +12,7 @@ from lib.checkpoint import Checkpoint, load_weights
 from lib.cli import logger, run_main
 from lib.config import Config, make_config
 from lib.errors import UserError
-from lib.files import find_path, write_json
+from lib.files import write_json
 from lib.training.compiled import compile_model
 from lib.training.fit import Fit
 from lib.training.options import parse_options
@@ -78,17 +78,12 @@ def make_stage(session: Session) -> Stage:
         bone_aware = build_bone_aware(config, skeleton)
         if checkpoint:
             load_weights(bone_aware, checkpoint.model, checkpoint.path)
-        test = benchmark.open(config, "test")
-        return BoneStage(bone_aware.to(device), skeleton, test, config.batch_size, device)
+        test, protocol, counted = benchmark.bone_test(config)
+        bone_aware.to(device)
+        return BoneStage(bone_aware, skeleton, test, config.batch_size, device, protocol, counted)
     stage1 = session.options.stage1_checkpoint
     model = build_mdtf(config, checkpoint, stage1, skeleton).to(device)
-    test = benchmark.open(config, "test")
-    source = find_path(config.data_root) / config.dt_file
-    clip_frames, test_frames = benchmark.test_frames(test.source, source)
-    protocol, seed = benchmark.protocol(config), session.seed
-    return LiftingStage(
-        model, config, skeleton, test, clip_frames, test_frames, protocol, device, seed
-    )
+    return LiftingStage(model, config, skeleton, benchmark.test_sets(config), device, session.seed)
 
 
 def evaluate(session: Session, task: Stage) -> int:

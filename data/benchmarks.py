@@ -23,13 +23,15 @@ from data.clips import (
 from data.sequences import SPLITS, Sequences, in_metres, on_screen
 from data.sources import h36m, videopose3d
 from data.store import ArrayClips, ArrayWriter, StoredClips
-from lib.arrays import Floats, Ints
+from lib.arrays import Bools, Floats, Ints
+from lib.batch import Clips
 from lib.config import PROTOCOL_KEYS, Config
 from lib.errors import UserError, did_you_mean
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.h36m import evaluate_h36m
-from lib.evaluation.report import Evaluate
+from lib.evaluation.protocol import Protocol, TestSet
 from lib.evaluation.videopose3d import LAST_WINDOW, PREDICTED_ROOT, evaluate_videopose3d
+from lib.files import find_path
 from lib.skeleton import H36M, Skeleton
 
 # Keys of stage 2 that tie its poses to the 2D pose, and what they are for labels whose x and y are
@@ -38,6 +40,8 @@ ON_SCREEN_ONLY = {"input": "screen", "output": "absolute", "loss_unit": "screen"
 
 Read = Callable[[str | os.PathLike[str], Sequence[str]], Iterator[tuple[str, Sequences]]]
 Windows = Callable[[Sequences, int], Ints]
+# Value of the config key `protocol`: a data set with two protocols is scored by both.
+BOTH = "both"
 Units = Callable[[Sequences], tuple[Floats, Floats]]
 
 
@@ -58,7 +62,7 @@ class Benchmark:
     # (sequences, T) -> (clips, T) frame ids.
     train_windows: Windows
     test_windows: Windows
-    evaluate: Evaluate  # its protocol
+    protocols: tuple[Protocol, ...]  # the first is the usual one
     # Whether x and y of what it learns are those on the screen, as `use_proj_as_2d` needs them.
     projects: bool
     # What its protocol leaves to the config: keys and their values, the default first.
@@ -76,6 +80,7 @@ class Benchmark:
         changes: dict[str, Any] = {
             "subset_list": config.subset_list or (self.folder(dt_file, config.n_frames),),
             "dt_file": dt_file,
+            "protocol": config.protocol or self.protocols[0].name,
             **{key: getattr(config, key) or values[0] for key, values in self.choices.items()},
         }
         return dataclasses.replace(config, **changes)
@@ -100,9 +105,36 @@ class Benchmark:
                 hint = did_you_mean(value, values)
                 raise UserError(f"key {key!r}: {value!r} is not one of {', '.join(values)}{hint}")
 
-    def protocol(self, config: Config) -> Evaluate:
-        """Its protocol with what the config chooses."""
-        return partial(self.evaluate, **{key: getattr(config, key) for key in self.choices})
+    def protocols_of(self, config: Config) -> list[Protocol]:
+        """Those that a completed config asks for, with what it chooses. Raises UserError."""
+        names = [protocol.name for protocol in self.protocols]
+        choices = [*names, BOTH] if len(names) == 2 else names
+        if config.protocol not in choices:
+            hint = did_you_mean(config.protocol, choices)
+            raise UserError(
+                f"protocol {config.protocol}: {self.name} is scored by {', '.join(choices)}{hint}"
+            )
+        chosen = {key: getattr(config, key) for key in self.choices}
+        return [
+            dataclasses.replace(protocol, evaluate=partial(protocol.evaluate, **chosen))
+            for protocol in self.protocols
+            if config.protocol in (protocol.name, BOTH)
+        ]
+
+    def test_sets(self, config: Config) -> list[TestSet]:
+        """The test clips as each protocol of the completed config wants them. Raises UserError."""
+        protocols = self.protocols_of(config)
+        dataset = self.open(config, "test")
+        path = find_path(config.data_root) / config.dt_file
+        stored, frames = self.test_frames(dataset.source, path)
+        tests = []
+        for protocol in protocols:
+            ids, clips = stored, dataset
+            if protocol.windows is not None:
+                ids = protocol.windows(frames, config.n_frames)
+                clips = dataset.cut(ids)
+            tests.append(TestSet(clips, ids, frames, protocol))
+        return tests
 
     def open(self, config: Config, split: str) -> ClipDataset:
         """The training clips of all of the config's folders, or the test clips of the first.
@@ -119,6 +151,17 @@ class Benchmark:
             num_joints=self.skeleton.num_joints,
             door=self.door,
         )
+
+    def bone_test(self, config: Config) -> tuple[Clips, str, Bools | None]:
+        """The test clips of stage 1, its (first) protocol's name, and which frames count.
+
+        These are (clips, T), None for all. Raises UserError.
+        """
+        protocol = self.protocols_of(config)[0]
+        if not protocol.once:  # released clips lack what test_sets() reads
+            return self.open(config, "test"), protocol.name, None
+        test = self.test_sets(config)[0]
+        return test.clips, protocol.name, test.counted()
 
     def slice(self, path: str | os.PathLike[str], directory: Path, n_frames: int) -> dict[str, int]:
         """Cut the file's videos into clips and write `directory` (H36M-243). Raises UserError.
@@ -171,7 +214,13 @@ BENCHMARKS = {
             units=on_screen,
             train_windows=overlapping_clips,
             test_windows=adjacent_clips,
-            evaluate=evaluate_h36m,
+            protocols=(
+                Protocol(
+                    "h36m",
+                    "Human3.6M's 2.5D ground truth in mm, mean over the actions",
+                    evaluate_h36m,
+                ),
+            ),
             projects=True,
         ),
         Benchmark(
@@ -184,7 +233,13 @@ BENCHMARKS = {
             units=in_metres,
             train_windows=centred_windows,
             test_windows=covering_windows,
-            evaluate=evaluate_videopose3d,
+            protocols=(
+                Protocol(
+                    "videopose3d",
+                    "VideoPose3D's, mean over the 15 actions (not comparable with h36m)",
+                    evaluate_videopose3d,
+                ),
+            ),
             projects=False,
             choices={"last_window": tuple(LAST_WINDOW), "predicted_root": tuple(PREDICTED_ROOT)},
             each_mirrored=True,

@@ -1,5 +1,6 @@
 """Which frames make up each clip of T frames, and clips as the tensors of a batch."""
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.sequences import Sequences
-from data.store import DOOR, StoredClips, open_clips, projected
+from data.store import DOOR, ArrayClips, StoredClips, open_clips, projected
 from lib.arrays import Floats, Ints
 from lib.batch import Batch
 from lib.errors import UserError
@@ -147,6 +148,17 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def cut(self, frame_ids: Ints) -> "ClipDataset":
+        """The same frames in other clips, of frame ids (clips, T). Raises UserError."""
+        if not isinstance(self.source, ArrayClips):
+            raise UserError(
+                f"{self.source.where}: holds single clips, and this protocol cuts the videos anew;"
+                f" slice them with {self._door}"
+            )
+        other = copy.copy(self)
+        other.source = self.source.cut(frame_ids)
+        return other
 
     def __getitem__(self, clip: int) -> tuple[Tensor, Tensor]:
         batch = self.__getitems__([clip])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.arrays import Floats, Ints
+from lib.arrays import Bools, Floats, Ints
 from lib.camera import Camera, to_screen
 from lib.evaluation.frames import TestFrames
 
@@ -30,7 +30,8 @@ class Sequences:
 
     joint_2d: (N, J, 2) pixels; confidence: (N, J); joint_3d: (N, J, 3) in the source's own unit,
     in the camera's axes. Only where frames are to be scored: factor (N,), mm per pixel at the
-    root, and joint_3d_mm (N, J, 3).
+    root, and joint_3d_mm (N, J, 3). valid: (N,), whether a frame may be scored, None if all may;
+    action: (N,) the name of each frame's action, None where it is its video's.
     """
 
     videos: Sequence[Video]
@@ -39,6 +40,8 @@ class Sequences:
     joint_3d: Floats
     factor: Floats | None = None
     joint_3d_mm: Floats | None = None
+    valid: Bools | None = None
+    action: Sequence[str] | None = None
 
     @property
     def video(self) -> Ints:
@@ -61,23 +64,29 @@ class Sequences:
             self.joint_3d[rows],
             None if self.factor is None else self.factor[rows],
             None if self.joint_3d_mm is None else self.joint_3d_mm[rows],
+            None if self.valid is None else self.valid[rows],
+            None if self.action is None else self.action[rows],
         )
 
     def test_frames(self) -> TestFrames:
         """What an evaluation needs of the frames, which must have a ground truth."""
         if self.factor is None or self.joint_3d_mm is None:
             raise ValueError("sequences without ground truth cannot be scored")
-        actions = sorted({video.action for video in self.videos})
-        action = np.array([actions.index(video.action) for video in self.videos], np.int32)
+        names = self.action
+        if names is None:
+            names = [v.action for v in self.videos for _ in range(v.frames)]
+        actions = sorted(set(names))
+        number = {name: index for index, name in enumerate(actions)}
         return TestFrames(
             actions=actions,
             videos=[video.name for video in self.videos],
-            action=action[self.video],
+            action=np.array([number[name] for name in names], np.int32),
             video=self.video.astype(np.int32),
             factor=self.factor.astype(np.float64),
             pose_3d_mm=self.joint_3d_mm.astype(np.float32),
             image_size=self.image_size.astype(np.float32),
             subjects=[video.subject for video in self.videos],
+            valid=self.valid,
         )
 
 

@@ -7,6 +7,7 @@ of the released code (`H36M-243/train/00000000.pkl`, one clip a file) are read a
 `door`: the script that makes such a folder, for messages.
 """
 
+import copy
 import json
 import os
 import shutil
@@ -91,6 +92,8 @@ class ArrayWriter:
         if test is not None:
             arrays |= {name: getattr(test, name) for name in _TEST_ARRAYS}
             entry |= {name: list(getattr(test, name)) for name in _TEST_NAMES}
+            if test.valid is not None:
+                arrays["valid"] = test.valid
         try:
             for name, array in arrays.items():
                 with open(self._folder / f"{split}_{name}.npy", "wb") as file:
@@ -154,7 +157,7 @@ class ArrayClips:
                 raise ValueError
             self._folder, self._split = directory / folder, split
             self._pose_2d, self._pose_3d = self._open("pose_2d"), self._open("pose_3d")
-            self.frame_ids = np.asarray(self._open("clips"), dtype=np.int64)
+            self.frame_ids: Ints = np.asarray(self._open("clips"), dtype=np.int64)
             frames, clips = self._entry["frames"], self._entry["clips"]
             self.n_frames: int = self._index["n_frames"]
             rows = {self._pose_2d.shape, self._pose_3d.shape}
@@ -177,6 +180,12 @@ class ArrayClips:
             f"{self.where}: damaged or half a data set; make it anew with {self._door}"
         )
 
+    def cut(self, frame_ids: Ints) -> "ArrayClips":
+        """The same frames in other clips, of frame ids (clips, T)."""
+        other = copy.copy(self)
+        other.frame_ids, other.n_frames = frame_ids, frame_ids.shape[1]
+        return other
+
     def __len__(self) -> int:
         return len(self.frame_ids)
 
@@ -190,12 +199,15 @@ class ArrayClips:
 
     def test_frames(self) -> TestFrames:
         try:
-            arrays: dict[str, Any] = {n: np.asarray(self._open(n)) for n in _TEST_ARRAYS}
+            names = [*_TEST_ARRAYS]
+            if (self._folder / f"{self._split}_valid.npy").is_file():
+                names.append("valid")
+            arrays: dict[str, Any] = {name: np.asarray(self._open(name)) for name in names}
             entry = {"subjects": [], **self._entry}  # which older folders do not name
-            names: dict[str, Any] = {key: [str(n) for n in entry[key]] for key in _TEST_NAMES}
+            texts: dict[str, Any] = {key: [str(n) for n in entry[key]] for key in _TEST_NAMES}
             test_set = f"{self.where.name} (of {self._index['made_from']})"
-            test = TestFrames(**names, **arrays, test_set=test_set)
-            if any(len(arrays[name]) != self._entry["frames"] for name in _TEST_ARRAYS):
+            test = TestFrames(**texts, **arrays, test_set=test_set)
+            if any(len(array) != self._entry["frames"] for array in arrays.values()):
                 raise ValueError
         except UNREADABLE as error:
             raise self._damaged() from error

@@ -13,6 +13,7 @@ from lib.camera import Camera, to_screen
 from lib.checkpoint import BEST
 from lib.config import make_config
 from lib.errors import UserError
+from lib.evaluation.protocol import Protocol
 from lib.evaluation.report import Report
 from lib.skeleton import Skeleton
 from tests.training import CONFIG, make_data, run_train
@@ -62,7 +63,7 @@ def puppets(tmp_path, monkeypatch):
         units=puppet_units,
         train_windows=overlapping_clips,
         test_windows=adjacent_clips,
-        evaluate=last_frames,
+        protocols=(Protocol("last", "the last frame of each clip", last_frames),),
         projects=False,
         choices={"last_window": ("twice", "once")},
     )
@@ -95,6 +96,8 @@ def test_a_mock_data_set_trains_and_evaluates(puppets):
     assert report["per_joint"]["hip"] == 0
     assert 100 < report["mpjpe"] < 1000  # of metres: a label in pixels would give other numbers
     assert "left_hand" in out and "PE" in out
+    assert report["protocol"] == "last"
+    assert "protocol last: the last frame of each clip\n" in out
     lines = (puppets / "run2" / "history.jsonl").read_text().splitlines()
     assert report["mpjpe"] == pytest.approx(min(json.loads(line)["test/mpjpe"] for line in lines))
 
@@ -139,6 +142,22 @@ def test_a_folder_of_clips_may_carry_the_name_of_its_file():
     h36m = BENCHMARKS["h36m"]
     assert h36m.folder("mocap.pkl", 27) == "H36M-27"
     assert replace(h36m, prefix="{file}").folder("sub/dancers.v2.npz", 27) == "dancers.v2-27"
+
+
+def test_stage_1_names_its_protocol_too(puppets):
+    assert train(puppets, 1)[0] == 0
+    flags = ("--eval-only", "--checkpoint", puppets / "run1", "--report", puppets / "r.json")
+    status, out, errors = run_train(*flags)
+    assert status == 0, errors
+    assert json.loads((puppets / "r.json").read_text())["protocol"] == "last"
+    assert "protocol last\n" in out
+
+
+def test_a_protocol_that_the_data_set_lacks_is_refused(puppets):
+    for asked in ("lost", "both"):
+        status, _, errors = train(puppets, 1, "--set", f"protocol={asked}")
+        assert (status, errors.count("\n")) == (2, 1)
+        assert f"protocol {asked}: puppets is scored by last" in errors
 
 
 def test_a_checkpoint_of_another_skeleton_is_refused(puppets, tmp_path):

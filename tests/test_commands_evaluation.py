@@ -40,9 +40,10 @@ def test_a_released_pair_evaluates_to_the_protocols_numbers(place, tmp_path):
     assert status == 0, error
     found, expected = json.loads(report.read_text()), expected_report()
     assert set(found) == {
-        "mpjpe", "p_mpjpe", "mpjve", "acceleration",
+        "protocol", "mpjpe", "p_mpjpe", "mpjve", "acceleration",
         "per_action", "per_joint", "frames",
     }  # fmt: skip
+    assert found["protocol"] == "h36m"
     compare_to_a_hundredth(found, expected)
     average = next(line for line in out.splitlines() if line.startswith("average"))
     assert average.split()[1:3] == [f"{found[name]:.2f}" for name in ("mpjpe", "p_mpjpe")]

@@ -160,7 +160,7 @@ def test_a_model_with_a_nan_is_neither_trained_nor_evaluated():
     """NaN in each parameter and statistic in turn, also of the frozen stage 1."""
     clip, model, cpu = OneClip(), small_mdtf(), torch.device("cpu")
     config = load_config("configs/quickstart/tiny.yaml")
-    stage = LiftingStage(model, config, H36M, clip, None, None, None, cpu)
+    stage = LiftingStage(model, config, H36M, [], cpu)
     optimizer = torch.optim.SGD(model.lifter.parameters(), 0.1)
     step = Stepper(stage.losses, optimizer, device=cpu, processes=Processes())
     for name in with_one_spoilt(model, NAN):

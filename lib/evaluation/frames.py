@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.arrays import Floats, Ints
+from lib.arrays import Bools, Floats, Ints
 from lib.camera import from_screen
 from lib.errors import UserError
 from lib.skeleton import Skeleton
@@ -18,7 +18,8 @@ from lib.skeleton import Skeleton
 class TestFrames:
     """action, video: (N,) indices into the two lists of names; factor: (N,) mm per pixel at the
     root; pose_3d_mm: (N, J, 3) ground truth; image_size: (N, 2) width and height. subjects: that of
-    each video, and test_set: its name and what it was made from, where they are known.
+    each video, and test_set: its name and what it was made from, where they are known. valid: (N,)
+    whether the ground truth may be used, None where it may be everywhere.
     """
 
     actions: list[str]
@@ -30,8 +31,13 @@ class TestFrames:
     image_size: Floats
     subjects: Sequence[str] = ()
     test_set: str = ""
+    valid: Bools | None = None
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    @property
+    def is_valid(self) -> Bools:
+        return np.ones(len(self.video), dtype=bool) if self.valid is None else self.valid
 
 
 def to_millimetres(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.arrays import Floats
+from lib.evaluation.protocol import TestSet
 from lib.geometry import flip_pose
 from lib.skeleton import Skeleton
 
@@ -34,6 +35,31 @@ def predict(
         batch = torch.as_tensor(clips[start : start + batch_size]).to(device)
         pose = predict_batch(model, batch, skeleton, flip=flip)
         poses[start : start + batch_size] = pose.cpu().numpy()
+    return poses
+
+
+def predict_test(
+    model: nn.Module,
+    test: TestSet,
+    numbers: range,
+    skeleton: Skeleton,
+    *,
+    flip: bool,
+    batch_size: int,
+    device: torch.device | str,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Floats:
+    """As predict(), of the clips of these numbers, each batch of which is read when its turn comes.
+
+    Returns (clips, kept frames, J, 3) float32.
+    """
+    shape = test.ids[numbers.start : numbers.stop, test.kept].shape
+    poses = np.empty((*shape, skeleton.num_joints, 3), dtype=np.float32)
+    for start in progress(range(0, len(numbers), batch_size)):
+        clips = numbers[start : start + batch_size]
+        batch = test.clips.__getitems__(list(clips)).pose_2d
+        lifted = predict(model, batch, skeleton, flip=flip, batch_size=batch_size, device=device)
+        poses[start : start + len(clips)] = lifted[:, test.kept]
     return poses
 
 

@@ -1,6 +1,7 @@
 """What differs between the two stages: a loss and a score. Everything else is in `fit`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -9,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import metrics
-from lib.arrays import Ints
+from lib.arrays import Bools, Ints
 from lib.batch import Batch, Clips
 from lib.config import Config
 from lib.errors import UserError
-from lib.evaluation.frames import TestFrames
-from lib.evaluation.predict import predict
-from lib.evaluation.report import Evaluate, Report
+from lib.evaluation.predict import predict_test
+from lib.evaluation.protocol import TestSet
+from lib.evaluation.report import Report
 from lib.geometry import NUM_BINS, person_unit, polar_bins
 from lib.losses import lifting_losses
 from lib.processes import Processes
@@ -41,11 +42,12 @@ class Stage(Protocol):
 
     model: nn.Module  # what is trained and saved
     train_model: nn.Module  # what losses() calls: the model, or a wrapper of it
-    test: Clips
     skeleton: Skeleton
     metric: str  # the key of evaluate() that picks the best epoch
     higher_is_better: bool
 
+    @property
+    def test(self) -> Clips: ...
     def losses(self, batch: Batch) -> dict[str, Tensor]: ...  # scalars; "total" is minimised
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
@@ -73,9 +75,13 @@ class BoneStage:
         test: Clips,
         batch_size: int,
         device: torch.device | str,
+        protocol: str = "",
+        counted: Bools | None = None,
     ) -> None:
+        """protocol: its name; counted: (clips, T), the test frames that count, None for all."""
         self.model = self.train_model = model
         self.skeleton, self.test = skeleton, test
+        self.protocol, self.counted = protocol, counted
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -103,14 +109,19 @@ class BoneStage:
                 )
             bins = logits.argmax(-1)[..., bones]
             labels = polar_bins(batch.pose_3d, self.skeleton)[..., bones]
+            if self.counted is not None:
+                counted = torch.from_numpy(self.counted[clips]).to(self.device)
+                bins, labels = bins[counted], labels[counted]
             confusion += metrics.confusion_matrix(
                 bins.cpu().numpy(), labels.cpu().numpy(), NUM_BINS
             )
-            frames += batch.pose_2d.shape[0] * batch.pose_2d.shape[1]
+            frames += bins[..., 0].numel()
         parts = processes.gather((confusion, frames))
         return processes.from_main(
             lambda: BinReport(
-                np.sum([counts for counts, _ in parts], axis=0), sum(count for _, count in parts)
+                np.sum([counts for counts, _ in parts], axis=0),
+                sum(count for _, count in parts),
+                self.protocol,
             )
         )
 
@@ -121,9 +132,9 @@ class BoneStage:
 class BinReport:
     """How well the bins are predicted, over the bones (and, as released, with the root slot)."""
 
-    def __init__(self, confusion: Ints, frames: int) -> None:
+    def __init__(self, confusion: Ints, frames: int, protocol: str = "") -> None:
         """confusion: (bins, bins) counts over the bones of `frames` frames."""
-        self.confusion, self.frames = confusion, frames
+        self.confusion, self.frames, self.protocol = confusion, frames, protocol
 
     def scores(self) -> dict[str, float]:
         """All in [0, 1]. `accuracy_released` counts the root slot too, which is always right."""
@@ -136,13 +147,15 @@ class BinReport:
         return {}
 
     def as_dict(self) -> dict[str, object]:
-        return {**self.scores(), "confusion": self.confusion.tolist(), "frames": self.frames}
+        counts = {"confusion": self.confusion.tolist(), "frames": self.frames}
+        return {"protocol": self.protocol, **self.scores(), **counts}
 
     def table(self) -> str:
         width = 180 // NUM_BINS
         names = [f"{i * width}-{(i + 1) * width}°" for i in range(NUM_BINS)]
         share = self.confusion / np.maximum(1, self.confusion.sum(1, keepdims=True))
-        lines = ["true \\ predicted" + "".join(f"{name:>9}" for name in names) + "    bones"]
+        lines = [f"protocol {self.protocol}", ""]
+        lines += ["true \\ predicted" + "".join(f"{name:>9}" for name in names) + "    bones"]
         for name, row, count in zip(names, share, self.confusion.sum(1), strict=True):
             lines.append(f"{name:<16}" + "".join(f"{s:9.1%}" for s in row) + f"{count:9,}")
         lines += ["", *(f"{name:<18} {score:8.2%}" for name, score in self.scores().items())]
@@ -172,22 +185,21 @@ class LiftingStage:
         model: nn.Module,
         config: Config,
         skeleton: Skeleton,
-        test: Clips,
-        clip_frames: Ints,
-        test_frames: TestFrames,
-        protocol: Evaluate,
+        tests: Sequence[TestSet],
         device: torch.device | str,
         seed: int = 0,
     ) -> None:
-        """model: an MDTF; clip_frames: (clips, T) frame ids of the test clips; protocol: how the
-        predictions for them are scored.
+        """model: an MDTF; tests: the test set as each protocol wants it, the first decides.
 
         seed: of the noise that stage 1's DropPath makes where config.stage1_drop_path is set.
         """
         self.model = self.train_model = model
         self.config, self.skeleton = config, skeleton
-        self.test, self.clip_frames, self.test_frames = test, clip_frames, test_frames
-        self.protocol, self.device, self.seed = protocol, torch.device(device), seed
+        self.tests, self.device, self.seed = tests, torch.device(device), seed
+
+    @property
+    def test(self) -> Clips:
+        return self.tests[0].clips
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         target = training_target(batch.pose_3d, self.skeleton.root, self.config.root_rel)
@@ -200,14 +212,20 @@ class LiftingStage:
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
     ) -> Report:
+        first, *others = [self._score(model, test, progress, processes) for test in self.tests]
+        return replace(first, others={other.protocol: other for other in others})
+
+    def _score(
+        self, model: nn.Module, test: TestSet, progress: Progress, processes: Processes
+    ) -> Report:
         model.eval()
-        clips = self.test.__getitems__(list(range(*processes.share(len(self.test))))).pose_2d
         # The same weights give the same numbers at every evaluation, and the training goes on as
         # if there had been none.
         with separate_random_states(self.seed):
-            poses = predict(
+            poses = predict_test(
                 model,
-                clips,
+                test,
+                range(*processes.share(len(test.clips))),
                 self.skeleton,
                 flip=self.config.flip,
                 batch_size=self.config.batch_size,
@@ -216,12 +234,8 @@ class LiftingStage:
             )
         parts = processes.gather(poses)
         return processes.from_main(
-            lambda: self.protocol(
-                np.concatenate(parts),
-                self.clip_frames,
-                self.test_frames,
-                self.skeleton,
-                root_rel=self.config.root_rel,
+            lambda: test.evaluate(
+                np.concatenate(parts), self.skeleton, root_rel=self.config.root_rel
             )
         )
 

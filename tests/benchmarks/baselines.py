@@ -57,7 +57,8 @@ def main() -> None:
         "mean training pose": np.broadcast_to(mean, shape),
         "linear least squares": np.concatenate(linear).reshape(shape),
     }
-    reports = {n: benchmark.evaluate(p, clips, frames, H36M) for n, p in predictions.items()}
+    score = benchmark.protocols[0].evaluate
+    reports = {n: score(p, clips, frames, H36M) for n, p in predictions.items()}
     columns = next(iter(reports.values())).scores()
     print(f"{'baseline':<22}" + "".join(f"{name:>14}" for name in columns))
     for name, report in reports.items():

@@ -21,6 +21,7 @@ from data.preprocess import synthetic
 from lib.batch import Batch, SharedBatch
 from lib.cli import CommandParser, log_to_stdout, run_main
 from lib.config import Config, load_config
+from lib.evaluation.protocol import TestSet
 from lib.numbers import whole_number
 from lib.random_state import seed_everything
 from lib.training.fit import Fit
@@ -95,10 +96,11 @@ def overfit(dataset: ClipDataset, config: Config, folder: Path) -> float:
     # Evenly from the whole split, so that several motions are among them.
     clips = list(range(0, len(dataset), len(dataset) // CLIPS))[:CLIPS]
     ids, frames = BENCHMARK.test_frames(dataset.source, Path())
-    test, protocol = Few(dataset, clips), BENCHMARK.evaluate
-    stage = LiftingStage(model, config, skeleton, test, ids[clips], frames, protocol, "cpu")
+    few = Few(dataset, clips)
+    test = TestSet(few, ids[clips], frames, BENCHMARK.protocols[0])
+    stage = LiftingStage(model, config, skeleton, [test], "cpu")
     session = Session(Options(new_checkpoint=str(folder / "run")), config)
-    fit = Fit(session, stage, SameBatch(test), open_run(session))
+    fit = Fit(session, stage, SameBatch(few), open_run(session))
     fit()
     return fit.history[-1]["test/mpjpe"]
 
