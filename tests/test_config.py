@@ -318,7 +318,7 @@ def test_the_subset_follows_the_clip_length():
     assert H36M_FILES.complete(make_config(REQUIRED, "a.yaml")).subset_list == ("H36M-27",)
     longer = H36M_FILES.complete(make_config({**REQUIRED, "n_frames": 81}, "a.yaml"))
     assert longer.clips_dir.name == "H36M-81"
-    named = {**REQUIRED, "subset_list": ["Mine"], "dt_file": "mine.pkl"}
+    named = {**REQUIRED, "subset_list": ["Mine"], "dt_file": "mine.pkl", "protocol": "h36m"}
     assert H36M_FILES.complete(make_config(named, "a.yaml")) == make_config(named, "a.yaml")
 
 
