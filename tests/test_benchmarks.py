@@ -169,5 +169,5 @@ def test_a_checkpoint_of_another_skeleton_is_refused(puppets, tmp_path):
 
 
 def test_an_unknown_data_set_is_named_with_the_nearest():
-    with pytest.raises(UserError, match=r"dataset h36: .* there is h36m; did you mean 'h36m'"):
+    with pytest.raises(UserError, match=r"dataset h36: .* there is h36m,.* did you mean 'h36m'"):
         find_benchmark("h36")
