@@ -1,70 +1,197 @@
-"""What a data set's numbers are worth: two baselines on the same test clips as the model.
+"""Simple methods on the same clips as MDTF, each trained for the same CPU time (docs/benchmark.md).
 
-    python -m tests.benchmarks.baselines --config configs/mocap/tiny.yaml [--report FILE.json]
+    python -m tests.benchmarks.baselines --data-root data/motion3d --cpu-seconds 1200 [--final]
 
-The mean training pose, and linear least squares from the 2D clip to the 3D clip, both in the
-units the model predicts in and scored by the same protocol.
+The mean pose, linear least squares from the 2D clip to the 3D clip, a residual MLP on single frames
+and a dilated TCN of MDTF Tiny's size, all person-scaled and residual, all averaged with the
+mirrored clip's prediction. Scored on the validation clips, and on the test sets only with --final.
 """
 
-import numpy as np
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from data.benchmarks import find_benchmark
-from data.clips import ClipDataset
-from lib.cli import CommandParser, run_main
-from lib.config import load_config
-from lib.files import find_path, refuse_same_file, write_json
-from lib.skeleton import H36M
+import torch
+from torch import nn
 
-CHUNK = 2048  # clips at a time: the normal equations need no more in memory
+from data.benchmarks import Benchmark, find_benchmark
+from data.loader import ClipLoader
+from lib.batch import Batch
+from lib.cli import CommandParser, log_to_stdout, logger, run_main
+from lib.config import Config, load_config
+from lib.errors import UserError
+from lib.evaluation.predict import predict_test
+from lib.evaluation.report import Report
+from lib.files import refuse_same_file, write_json
+from lib.numbers import whole_number
+from lib.random_state import seed_everything
+from tests.benchmarks.rivals import (
+    DilatedTCN,
+    FrameMLP,
+    LeastSquares,
+    MeanPose,
+    Scaled,
+    Trained,
+    count_parameters,
+    single_frames,
+    train,
+    widest,
+)
+from tests.benchmarks.timing import machine
+
+# The sets of the motion capture benchmark, by the beginnings of their folders' names.
+VALIDATION = ("mocap", "mocap-exact")
+FINAL = ("mocap-sport", "mocap-sport-exact", "mocap-everyday", "mocap-everyday-exact")
+PARAMETERS = 933_795  # of MDTF Tiny with stage 1
+MLP_WIDTH, FRAMES = 384, 256  # frames of a batch
+CLIPS, POOL = 16, 128  # clips of a batch; clips whose frames are mixed
 
 
-def read(dataset: ClipDataset, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chunks of flattened inputs with a constant column (N, D + 1), and root-relative labels."""
-    batch = dataset.__getitems__(list(range(start, min(start + CHUNK, len(dataset)))))
-    inputs = batch.pose_2d.flatten(1).double().numpy()
-    labels = (batch.pose_3d - batch.pose_3d[..., :1, :]).flatten(1).double().numpy()
-    return np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1), labels
+class Views:
+    """The training clips, epoch after epoch, plain or mirrored as MDTF gets them."""
+
+    def __init__(self, benchmark: Benchmark, config: Config, seed: int) -> None:
+        self.dataset = benchmark.open(config, "train")
+        self.skeleton, self.seed = benchmark.skeleton, seed
+
+    def _loader(self, batch_size: int) -> ClipLoader:
+        return ClipLoader(
+            self.dataset, batch_size, skeleton=self.skeleton, seed=self.seed, flip=True
+        )
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        loader = self._loader(batch_size)
+        for epoch in itertools.count():
+            yield from loader.batches(epoch)
+
+    def one_epoch(self) -> Iterator[Batch]:
+        yield from self._loader(POOL).batches(0)
 
 
-def fit(dataset: ClipDataset) -> tuple[np.ndarray, np.ndarray]:
-    """The mean pose (J, 3) and the least-squares weights (D + 1, T·J·3) of the training clips."""
-    xx = xy = total = 0
-    for start in range(0, len(dataset), CHUNK):
-        inputs, labels = read(dataset, start)
-        xx, xy = xx + inputs.T @ inputs, xy + inputs.T @ labels
-        total = total + labels.reshape(-1, H36M.num_joints, 3).sum(0)
-    n_frames = dataset.source.n_frames
-    return total / (len(dataset) * n_frames), np.linalg.lstsq(xx, xy, rcond=1e-12)[0]
+Method = Callable[[Views, float], tuple[nn.Module, Trained | None]]
 
 
-def main() -> None:
+def mean_pose(views: Views, cpu_seconds: float) -> tuple[nn.Module, None]:
+    model = MeanPose(views.skeleton)
+    model.fit(views.one_epoch())
+    return model, None
+
+
+def least_squares(views: Views, cpu_seconds: float) -> tuple[nn.Module, None]:
+    linear = LeastSquares(views.skeleton, views.dataset.source.n_frames)
+    model = Scaled(linear, views.skeleton)
+    linear.fit(model.task(batch) for batch in views.one_epoch())
+    return model, None
+
+
+def frame_mlp(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
+    model = Scaled(FrameMLP(views.skeleton, MLP_WIDTH), views.skeleton)
+    generator = torch.Generator().manual_seed(views.seed)
+    pairs = (model.task(batch) for batch in views.batches(POOL))
+    frames = single_frames(pairs, FRAMES, generator)
+    return model, train(model.inner, frames, cpu_seconds)
+
+
+def dilated_tcn(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
+    skeleton, n_frames = views.skeleton, views.dataset.source.n_frames
+    width = widest(lambda w: DilatedTCN(skeleton, n_frames, w), PARAMETERS)
+    model = Scaled(DilatedTCN(skeleton, n_frames, width), skeleton)
+    pairs = (model.task(batch) for batch in views.batches(CLIPS))
+    return model, train(model.inner, pairs, cpu_seconds)
+
+
+METHODS: dict[str, Method] = {
+    "mean pose": mean_pose,
+    "linear least squares": least_squares,
+    "residual MLP, single frames": frame_mlp,
+    "dilated TCN": dilated_tcn,
+}
+
+
+def test_sets(config: Config, *, final: bool) -> list[str]:
+    """The folders that are scored. Raises UserError: this data set has no test sets of its own."""
+    if config.dataset == "mocap":
+        return [f"{name}-{config.n_frames}" for name in (FINAL if final else VALIDATION)]
+    if final:
+        raise UserError(f"--final: {config.dataset} has one test split; leave it out")
+    return [config.subset_list[0]]
+
+
+def score(model: nn.Module, benchmark: Benchmark, config: Config) -> Report:
+    """On the test clips of the config's first folder, by the config's first protocol."""
+    test = benchmark.test_sets(config)[0]
+    poses = predict_test(
+        model.eval(),
+        test,
+        range(len(test.clips)),
+        benchmark.skeleton,
+        flip=True,
+        batch_size=POOL,
+        device="cpu",
+    )
+    return test.evaluate(poses, benchmark.skeleton, root_rel=True)
+
+
+def table(reports: dict[str, dict[str, Report]]) -> str:
+    """reports: set -> method -> report."""
+    lines = []
+    for name, methods in reports.items():
+        columns = next(iter(methods.values())).scores()
+        lines += ["", f"{name:<28}" + "".join(f"{column:>14}" for column in columns)]
+        for method, report in methods.items():
+            scores = report.scores()
+            lines.append(f"{method:<28}" + "".join(f"{scores[c]:14.2f}" for c in columns))
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--report", metavar="FILE.json")
-    options = parser.parse_args()
-    config = load_config(options.config, options.set)
+    add = parser.add_argument
+    add("--config", default="configs/mocap/tiny.yaml", metavar="FILE", help="(%(default)s)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    add("--data-root", metavar="DIR", help="folder of the sets (the config's)")
+    add("--cpu-seconds", type=whole_number(1), default=120, help="of training steps (120)")
+    add("--final", action="store_true", help="score the test sets: once, when all is chosen")
+    add("--seed", type=whole_number(), default=0)
+    add("--report", metavar="FILE.json", help="also write all numbers there")
+    options = parser.parse_args(argv)
+    root = [f"data_root={options.data_root}"] if options.data_root else []
+    config = load_config(options.config, [*options.set, *root], stage=2)
     benchmark = find_benchmark(config.dataset)
+    if not benchmark.projects:
+        raise UserError(f"{config.dataset}: its labels are no projections, as these methods need")
     config = benchmark.complete(config)
+    names = test_sets(config, final=options.final)
     if options.report:
         refuse_same_file(options.report, [options.config, *config.clips_dirs])
-    train, test = (benchmark.open(config, split) for split in ("train", "test"))
-    clips, frames = benchmark.test_frames(test.source, find_path(config.data_root) / config.dt_file)
-    mean, weights = fit(train)
-    linear = [read(test, start)[0] @ weights for start in range(0, len(test), CHUNK)]
-    shape = (len(test), config.n_frames, H36M.num_joints, 3)
-    predictions = {
-        "mean training pose": np.broadcast_to(mean, shape),
-        "linear least squares": np.concatenate(linear).reshape(shape),
-    }
-    score = benchmark.protocols[0].evaluate
-    reports = {n: score(p, clips, frames, H36M) for n, p in predictions.items()}
-    columns = next(iter(reports.values())).scores()
-    print(f"{'baseline':<22}" + "".join(f"{name:>14}" for name in columns))
-    for name, report in reports.items():
-        print(f"{name:<22}" + "".join(f"{score:14.2f}" for score in report.scores().values()))
+    log_to_stdout()
+    torch.set_num_threads(1)  # CPU time is then time at work, not spent waiting for others
+    configs = {name: replace(config, subset_list=(name,)) for name in names}
+    for one in configs.values():
+        benchmark.test_sets(one)  # a missing set is told before the training
+    views = Views(benchmark, config, options.seed)
+    reports: dict[str, dict[str, Report]] = {name: {} for name in names}
+    trainings: dict[str, dict[str, object]] = {}
+    for method, fit in METHODS.items():
+        seed_everything(options.seed)
+        model, trained = fit(views, options.cpu_seconds)
+        about = {"parameters": count_parameters(model), **(vars(trained) if trained else {})}
+        trainings[method] = about
+        for name in names:
+            reports[name][method] = score(model, benchmark, configs[name])
+        errors = ", ".join(f"{n} {reports[n][method].scores()['mpjpe']:.1f} mm" for n in names)
+        logger.info(
+            "%s: %s; %s", method, errors, ", ".join(f"{k} {v:,.0f}" for k, v in about.items())
+        )
+    print(table(reports))
     if options.report:
-        write_json(options.report, {n: r.as_dict() for n, r in reports.items()})
+        scores = {n: {m: r.as_dict() for m, r in by.items()} for n, by in reports.items()}
+        about_run = {"cpu_seconds": options.cpu_seconds, "seed": options.seed}
+        write_json(
+            options.report,
+            {"machine": machine(), **about_run, "trainings": trainings, "sets": scores},
+        )
+    return 0
 
 
 if __name__ == "__main__":
