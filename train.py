@@ -5,7 +5,7 @@ from contextlib import closing
 
 import torch
 
-from data.benchmarks import find_benchmark
+from data.benchmarks import benchmark_of, find_benchmark
 from data.loader import ClipLoader
 from lib import memory
 from lib.checkpoint import Checkpoint, load_weights
@@ -58,8 +58,8 @@ def check_joints(config: Config, checkpoint: Checkpoint) -> None:
     """Raise UserError if the checkpoint's model knows other joints than the config's data set."""
     if checkpoint.config is None:
         return
-    trained = find_benchmark(make_config(checkpoint.config, str(checkpoint.path)).dataset)
-    benchmark = find_benchmark(config.dataset)
+    trained = benchmark_of(make_config(checkpoint.config, str(checkpoint.path)))
+    benchmark = benchmark_of(config)
     if trained.skeleton != benchmark.skeleton:
         raise UserError(
             f"{checkpoint.path}: trained on the joints of {trained.name}, which are not those of"
@@ -72,7 +72,7 @@ def make_stage(session: Session) -> Stage:
     config, checkpoint, device = session.config, session.checkpoint, session.device
     if checkpoint:
         check_joints(config, checkpoint)
-    benchmark = find_benchmark(config.dataset)
+    benchmark = benchmark_of(config)
     skeleton = benchmark.skeleton
     if config.stage == 1:
         bone_aware = build_bone_aware(config, skeleton)
@@ -102,7 +102,7 @@ def train(session: Session, task: Stage) -> int:
     config, options = session.config, session.options
     if session.device.type == "cpu":
         memory.keep_freed()
-    benchmark = find_benchmark(config.dataset)
+    benchmark = benchmark_of(config)
     dataset = benchmark.open(config, "train")
     loader = ClipLoader(
         dataset,

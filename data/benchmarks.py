@@ -21,12 +21,13 @@ from data.clips import (
     overlapping_clips,
 )
 from data.sequences import SPLITS, Sequences, in_metres, on_screen
-from data.sources import h36m, videopose3d
-from data.store import ArrayClips, ArrayWriter, StoredClips
+from data.sources import h36m, own, videopose3d
+from data.store import INDEX, ArrayClips, ArrayWriter, StoredClips
 from lib.arrays import Bools, Floats, Ints
 from lib.batch import Clips
 from lib.config import PROTOCOL_KEYS, Config
 from lib.errors import UserError, did_you_mean
+from lib.evaluation.clips import evaluate_clips
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.h36m import evaluate_h36m
 from lib.evaluation.protocol import Protocol, TestSet
@@ -69,6 +70,30 @@ class Benchmark:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # With `flip`, an epoch has each training clip plain and mirrored, not one of both at random.
     each_mirrored: bool = False
+    # The joints that a file states; None: they are always those of `skeleton`.
+    read_joints: Callable[[str | os.PathLike[str]], Skeleton] | None = None
+
+    def of(self, config: Config) -> "Benchmark":
+        """With the joints that a completed config names. Raises UserError."""
+        if not config.joints:
+            return self
+        if self.read_joints is None:
+            raise UserError(f"key 'joints': those of {self.name} are fixed; leave it out")
+        try:
+            skeleton = Skeleton.of_names(config.joints, config.joint_parents)
+        except ValueError as error:
+            raise UserError(f"keys 'joints' and 'joint_parents': {error}") from error
+        return dataclasses.replace(self, skeleton=skeleton)
+
+    def at(self, path: Path) -> "Benchmark":
+        """With the joints of a file or a folder of clips. Raises UserError."""
+        if self.read_joints is None or (path.is_dir() and not (path / INDEX).is_file()):
+            return self
+        if path.is_dir():
+            skeleton = ArrayClips(path, "test", self.door).skeleton or self.skeleton
+        else:
+            skeleton = self.read_joints(path)
+        return dataclasses.replace(self, skeleton=skeleton)
 
     def folder(self, file: str, n_frames: int) -> str:
         """The name of the folder with the clips that are cut from `file`: H36M-243."""
@@ -83,7 +108,13 @@ class Benchmark:
             "protocol": config.protocol or self.protocols[0].name,
             **{key: getattr(config, key) or values[0] for key, values in self.choices.items()},
         }
-        return dataclasses.replace(config, **changes)
+        complete = dataclasses.replace(config, **changes)
+        if self.read_joints is None or config.joints or not complete.clips_dir.is_dir():
+            return complete
+        skeleton = self.at(complete.clips_dir).skeleton
+        return dataclasses.replace(
+            complete, joints=skeleton.names, joint_parents=skeleton.parent_names
+        )
 
     def _check(self, config: Config) -> None:
         """Raise UserError if the config wants what the data set does not have."""
@@ -104,6 +135,16 @@ class Benchmark:
             if values and value not in values:
                 hint = did_you_mean(value, values)
                 raise UserError(f"key {key!r}: {value!r} is not one of {', '.join(values)}{hint}")
+
+    def _check_joints(self, folder: Path) -> None:
+        """Raise UserError if the clips of a folder have other joints than the model."""
+        found = self.at(folder).skeleton
+        if found != self.skeleton:
+            shown = [", ".join(skeleton.names[:3]) for skeleton in (found, self.skeleton)]
+            raise UserError(
+                f"{folder}: poses of {found.num_joints} joints ({shown[0]} …), but the model knows"
+                f" {self.skeleton.num_joints} ({shown[1]} …); use the data it was trained for"
+            )
 
     def protocols_of(self, config: Config) -> list[Protocol]:
         """Those that a completed config asks for, with what it chooses. Raises UserError."""
@@ -142,6 +183,9 @@ class Benchmark:
         Raises UserError.
         """
         self._check(config)
+        if self.read_joints is not None:
+            for folder in config.clips_dirs:
+                self._check_joints(folder)
         return ClipDataset(
             config.clips_dirs if split == "train" else config.clips_dir,
             split,
@@ -170,7 +214,8 @@ class Benchmark:
         """
         counts = {}
         splits = self.read(path, SPLITS)  # a missing file is reported before a folder is made
-        with ArrayWriter(directory, n_frames, made_from=Path(path).name) as writer:
+        kept = None if self.read_joints is None else self.read_joints(path)
+        with ArrayWriter(directory, n_frames, Path(path).name, kept) as writer:
             for split, sequences in splits:
                 windows = self.train_windows if split == "train" else self.test_windows
                 clips = windows(sequences, n_frames)
@@ -244,6 +289,22 @@ BENCHMARKS = {
             choices={"last_window": tuple(LAST_WINDOW), "predicted_root": tuple(PREDICTED_ROOT)},
             each_mirrored=True,
         ),
+        Benchmark(
+            name="own",
+            skeleton=H36M,
+            source="own.npz",
+            read=own.read,
+            door="data/preprocess/own.py",
+            prefix="{file}",
+            units=in_metres,
+            train_windows=overlapping_clips,
+            test_windows=adjacent_clips,
+            protocols=(
+                Protocol("own", "mean over the actions, predicted root set to 0", evaluate_clips),
+            ),
+            projects=False,
+            read_joints=own.read_joints,
+        ),
     )
 }
 
@@ -258,6 +319,11 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def skeleton_of(name: str) -> Skeleton:
-    """The skeleton of the data set of that name. Raises UserError."""
-    return find_benchmark(name).skeleton
+def benchmark_of(config: Config) -> Benchmark:
+    """The data set of a config, with the joints that a completed one names. Raises UserError."""
+    return find_benchmark(config.dataset).of(config)
+
+
+def skeleton_of(config: Config) -> Skeleton:
+    """The skeleton of the data set of a checkpoint's config. Raises UserError."""
+    return benchmark_of(config).skeleton

@@ -26,6 +26,7 @@ from lib.errors import UserError
 from lib.evaluation.frames import TestFrames
 from lib.files import UNREADABLE, sync_directory, write_json
 from lib.locks import locked, try_lock
+from lib.skeleton import Skeleton
 
 INDEX, FORMAT = "index.json", 1
 DOOR = "a command in data/preprocess"
@@ -42,10 +43,16 @@ class ArrayWriter:
     the one that ends last counts.
     """
 
-    def __init__(self, directory: Path, n_frames: int, made_from: str) -> None:
+    def __init__(
+        self, directory: Path, n_frames: int, made_from: str, skeleton: Skeleton | None = None
+    ) -> None:
+        """made_from: the file's name; skeleton: that of the poses, if it shall be kept."""
         self.directory = directory
         self._splits: dict[str, dict[str, object]] = {}
-        self._head = {"format": FORMAT, "n_frames": n_frames, "made_from": made_from}
+        self._head: dict[str, object] = {"format": FORMAT, "n_frames": n_frames}
+        self._head["made_from"] = made_from
+        if skeleton is not None:
+            self._head |= {"joints": skeleton.names, "joint_parents": skeleton.parent_names}
 
     def __enter__(self) -> "ArrayWriter":
         try:
@@ -168,6 +175,16 @@ class ArrayClips:
                 raise ValueError
             if clips and not 0 <= self.frame_ids.min() <= self.frame_ids.max() < frames:
                 raise ValueError
+        except UNREADABLE as error:
+            raise self._damaged() from error
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """That of the poses, None if the folder does not say it."""
+        if "joints" not in self._index:
+            return None
+        try:
+            return Skeleton.of_names(self._index["joints"], self._index["joint_parents"])
         except UNREADABLE as error:
             raise self._damaged() from error
 

@@ -91,6 +91,9 @@ class Config:
     subset_list: tuple[str, ...] = _key(())
     dt_file: str = _key("")
     protocol: str = _key("")  # how the data set is scored, if it has several; both: by its two
+    # The skeleton of data that bring their own, filled in from them: joints and their parents
+    joints: tuple[str, ...] = _key(())
+    joint_parents: tuple[str, ...] = _key(())
     use_proj_as_2d: bool = _key(False)  # ground-truth 2D instead of detections
     # Poses relative to the root of each frame; false: their x and y are those on the screen, their
     # depth relative to the root of the clip's first frame

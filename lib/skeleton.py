@@ -1,5 +1,6 @@
 """The kinematic trees: joints, bones, mirror order, adjacency and colours, each said once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -18,6 +19,48 @@ class Skeleton:
 
     names: tuple[str, ...]
     parents: tuple[int, ...]  # -1 marks the root
+
+    @classmethod
+    def of_names(cls, names: Sequence[str], parents: Sequence[str]) -> "Skeleton":
+        """parents: the name of each joint's parent, '' for the root. Raises ValueError."""
+        numbers = {"": -1, **{name: number for number, name in enumerate(names)}}
+        if len(names) != len(parents) or not set(parents) <= set(numbers):
+            raise ValueError("joints and their parents do not fit together")
+        return cls.checked(names, [numbers[parent] for parent in parents])
+
+    @classmethod
+    def checked(cls, names: Sequence[str], parents: Sequence[int]) -> "Skeleton":
+        """A skeleton that somebody described. Raises ValueError, which says what is wrong."""
+        if len(names) < 2 or len(names) != len(parents):
+            raise ValueError("a skeleton needs two joints at least, and a parent for each")
+        twice = [name for name in names if list(names).count(name) > 1]
+        if twice:
+            raise ValueError(f"two joints are called {twice[0]!r}")
+        if sum(parent == -1 for parent in parents) != 1:
+            raise ValueError("one joint must have the parent -1, the root")
+        for joint, parent in enumerate(parents):
+            if not -1 <= parent < len(names):
+                raise ValueError(f"the parent of {names[joint]!r} is {parent}, which is no joint")
+            above, steps = parent, 0
+            while above != -1 and steps <= len(names):
+                above, steps = parents[above], steps + 1
+            if above != -1:
+                raise ValueError(f"{names[joint]!r} does not hang from the root but in a ring")
+        skeleton = cls(tuple(names), tuple(parents))
+        try:
+            mirrored = (*skeleton.flip_order, -1)  # of the root's parent, -1, too
+        except ValueError as error:
+            raise ValueError(
+                "each joint called left_… needs its right_…, and the other way round"
+            ) from error
+        for joint, parent in enumerate(parents):
+            if parents[mirrored[joint]] != mirrored[parent]:
+                raise ValueError(f"{names[joint]!r} and its mirror image hang from other joints")
+        return skeleton
+
+    @property
+    def parent_names(self) -> tuple[str, ...]:
+        return tuple("" if parent < 0 else self.names[parent] for parent in self.parents)
 
     @property
     def num_joints(self) -> int:

@@ -189,12 +189,12 @@ def load_mdtf(
     path: str | os.PathLike[str],
     config: Config | None = None,
     stage1_path: str | os.PathLike[str] | None = None,
-    skeleton_of: Callable[[str], Skeleton] = lambda dataset: H36M,
+    skeleton_of: Callable[[Config], Skeleton] = lambda config: H36M,
 ) -> MDTF:
     """A trained MDTF in eval mode from a stage-2 checkpoint, ours or a released one.
 
     config: needed where the file carries none (a released one). stage1_path: as for build_mdtf.
-    skeleton_of: the joints of the data set that the config names. Raises UserError.
+    skeleton_of: the joints of the config's data set. Raises UserError.
     """
     checkpoint = load_checkpoint(path)
     if config is None:
@@ -206,4 +206,4 @@ def load_mdtf(
     check_agreement(config, checkpoint)
     # The paper's condition is for reproducing scores; poses are wanted without its noise.
     config = dataclasses.replace(config, stage1_drop_path=False)
-    return build_mdtf(config, checkpoint, stage1_path, skeleton_of(config.dataset)).eval()
+    return build_mdtf(config, checkpoint, stage1_path, skeleton_of(config)).eval()

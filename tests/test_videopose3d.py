@@ -102,7 +102,7 @@ def test_made_files_are_read_and_never_replaced_unasked(synthetic_files):
     status, _, error = run_command(synthetic.main, flags)
     assert status == 2 and "exists; give --force" in error
     status, _, error = run_command(synthetic.main, [*flags, "--force", "--cameras", 2])
-    assert status == 2 and "--cameras belongs to --format h36m" in error
+    assert status == 2 and "--cameras has no effect with --format videopose3d" in error
 
 
 # --- From the files to the store --------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Cut Human3.6M as VideoPose3D published it into clips: data_3d_h36m.npz and a data_2d_h36m_*.npz
-(--dt-file) in --data-root -> data_root/data_2d_h36m_…-T. The number of frames must match the
-config's n_frames.
-"""
+(--dt-file) beside it -> a folder of the latter's name and T."""
 
 import sys
 from collections.abc import Sequence

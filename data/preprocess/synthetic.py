@@ -2,6 +2,7 @@
 
     python data/preprocess/synthetic.py
     python data/preprocess/synthetic.py --format videopose3d
+    python data/preprocess/synthetic.py --format own
 
 Each --format is that of a data set's published files.
 """
@@ -15,7 +16,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from data.preprocess.common import add_output_flags, refuse_to_overwrite, write_videos
-from data.sources import synthetic_videopose3d
+from data.sources import synthetic_own, synthetic_videopose3d
 from data.sources.synthetic import (
     FIRST_TEST_SUBJECT,
     FIRST_TRAIN_SUBJECT,
@@ -49,14 +50,25 @@ def write_videopose3d(args: argparse.Namespace) -> None:
     print(f"{args.data_root}: {', '.join(synthetic_videopose3d.FILES)}: {count:,} frames")
 
 
-FORMATS = {"h36m": write_h36m, "videopose3d": write_videopose3d}
-H36M_ONLY = ("dt_file", "cameras", "train_subjects", "test_subjects")
+def write_own(args: argparse.Namespace) -> None:
+    """An .npz of one's own data (docs/own_data.md): --dt-file."""
+    output = args.data_root / args.dt_file
+    refuse_to_overwrite(output, args.force)
+    size = {"num_frames": args.frames, "num_cameras": args.cameras, "seed": args.seed}
+    subjects = {"train": args.train_subjects, "test": args.test_subjects}
+    count = synthetic_own.write(output, subjects, **size)
+    print(f"{output}: {count:,} frames")
+
+
+FORMATS = {"h36m": write_h36m, "videopose3d": write_videopose3d, "own": write_own}
+FILES = {"h36m": "synthetic.pkl", "own": "own.npz"}  # unless --dt-file names another one
+UNUSED = {"videopose3d": ("dt_file", "cameras", "train_subjects", "test_subjects")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--format", choices=FORMATS, default="h36m", help="(%(default)s)")
-    add_output_flags(parser, dt_file="synthetic.pkl", num_cameras=len(CAMERAS))
+    add_output_flags(parser, dt_file=FILES["h36m"], num_cameras=len(CAMERAS))
     subjects = whole_number(1, MAX_SUBJECTS)
     parser.add_argument("--train-subjects", type=subjects, default=5)
     parser.add_argument("--test-subjects", type=subjects, default=2)
@@ -67,9 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of each motion, at 50 a second (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-    for name in H36M_ONLY if args.format != "h36m" else ():
+    for name in UNUSED.get(args.format, ()):
         if getattr(args, name) != parser.get_default(name):
-            raise UserError(f"--{name.replace('_', '-')} belongs to --format h36m; leave it out")
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} has no effect with --format {args.format}; leave it out")
+    if args.dt_file == parser.get_default("dt_file"):
+        args.dt_file = FILES.get(args.format, "")
     FORMATS[args.format](args)
     return 0
 

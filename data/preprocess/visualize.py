@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--output {options.output}: the name must end in .mp4 or .gif")
     source = find_path(options.source)
     refuse_same_file(options.output, [source])
-    benchmark = BENCHMARKS[options.dataset]
+    benchmark = BENCHMARKS[options.dataset].at(source)
     motion = read_motion(benchmark, source, options.split, options.sequence)
     motion = cut(motion, slice(options.frames))
     write_film(options.output, motion)
