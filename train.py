@@ -13,6 +13,7 @@ from lib.cli import logger, run_main
 from lib.config import Config, make_config
 from lib.errors import UserError
 from lib.files import write_json
+from lib.skeleton import Skeleton
 from lib.training.compiled import compile_model
 from lib.training.fit import Fit
 from lib.training.options import parse_options
@@ -86,6 +87,23 @@ def make_stage(session: Session) -> Stage:
     return LiftingStage(model, config, skeleton, benchmark.test_sets(config), device, session.seed)
 
 
+def make_loader(session: Session, skeleton: Skeleton) -> ClipLoader:
+    """The training clips, epoch after epoch. Raises UserError."""
+    config = session.config
+    benchmark = benchmark_of(config)
+    return ClipLoader(
+        benchmark.open(config, "train"),
+        config.batch_size,
+        skeleton=skeleton,
+        seed=session.seed,
+        flip=config.flip,
+        each_mirrored=benchmark.each_mirrored,
+        workers=session.options.num_cpus - 1,
+        processes=session.processes,
+        parts=config.accumulate,
+    )
+
+
 def evaluate(session: Session, task: Stage) -> int:
     processes = session.processes
     report = task.evaluate(
@@ -102,27 +120,16 @@ def train(session: Session, task: Stage) -> int:
     config, options = session.config, session.options
     if session.device.type == "cpu":
         memory.keep_freed()
-    benchmark = benchmark_of(config)
-    dataset = benchmark.open(config, "train")
-    loader = ClipLoader(
-        dataset,
-        config.batch_size,
-        skeleton=task.skeleton,
-        seed=session.seed,
-        flip=config.flip,
-        each_mirrored=benchmark.each_mirrored,
-        workers=options.num_cpus - 1,
-        processes=session.processes,
-        parts=config.accumulate,
-    )
+    loader = make_loader(session, task.skeleton)
     with closing(open_run(session)) as run:
         if options.compile:
             compile_model(task, next(loader.batches(0)), run)
         fit = Fit(session, task, loader, run)
         trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
         run.log(
-            f"stage {config.stage}: {trained:,} trained parameters, {len(dataset):,} training and"
-            f" {len(task.test):,} test clips of {config.n_frames} frames, writing to {run.folder}"
+            f"stage {config.stage}: {trained:,} trained parameters, {len(loader.dataset):,}"
+            f" training and {len(task.test):,} test clips of {config.n_frames} frames, writing to"
+            f" {run.folder}"
         )
         try:
             fit()
