@@ -92,7 +92,7 @@ def make_loader(session: Session, skeleton: Skeleton) -> ClipLoader:
     config = session.config
     benchmark = benchmark_of(config)
     return ClipLoader(
-        benchmark.open(config, "train"),
+        benchmark.open_training(config),
         config.batch_size,
         skeleton=skeleton,
         seed=session.seed,

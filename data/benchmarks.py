@@ -15,21 +15,27 @@ import numpy as np
 
 from data.clips import (
     ClipDataset,
+    TrainingClips,
     adjacent_clips,
     centred_windows,
+    covering_clips,
     covering_windows,
     overlapping_clips,
 )
+from data.motions import read_motions
 from data.sequences import SPLITS, Sequences, in_metres, on_screen
 from data.sources import h36m, own, videopose3d
 from data.store import INDEX, ArrayClips, ArrayWriter, StoredClips
+from data.views import RenderedClips, Rendering
 from lib.arrays import Bools, Floats, Ints
 from lib.batch import Clips
-from lib.config import PROTOCOL_KEYS, Config
+from lib.camera import H36M_FPS
+from lib.config import PROTOCOL_KEYS, RENDERING_KEYS, Config
 from lib.errors import UserError, did_you_mean
 from lib.evaluation.clips import evaluate_clips
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.h36m import evaluate_h36m
+from lib.evaluation.mocap import evaluate_mocap
 from lib.evaluation.protocol import Protocol, TestSet
 from lib.evaluation.videopose3d import LAST_WINDOW, PREDICTED_ROOT, evaluate_videopose3d
 from lib.files import find_path
@@ -70,6 +76,9 @@ class Benchmark:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # With `flip`, an epoch has each training clip plain and mirrored, not one of both at random.
     each_mirrored: bool = False
+    # Its training clips are rendered anew in each epoch (data/views.py), of stored motion; and its
+    # test clips may be of any frame rate.
+    rendered: bool = False
     # The joints that a file states; None: they are always those of `skeleton`.
     read_joints: Callable[[str | os.PathLike[str]], Skeleton] | None = None
 
@@ -128,6 +137,9 @@ class Benchmark:
                 raise UserError(
                     f"{key} {value}: the labels of {self.name} are no projections; use {only}"
                 )
+        for key in () if self.rendered else RENDERING_KEYS:
+            if getattr(config, key) != getattr(Config, key):
+                raise UserError(f"key {key!r}: the clips of {self.name} are not rendered")
         for key in PROTOCOL_KEYS:
             value, values = getattr(config, key), self.choices.get(key, ())
             if value and not values:
@@ -178,7 +190,7 @@ class Benchmark:
         return tests
 
     def open(self, config: Config, split: str) -> ClipDataset:
-        """The training clips of all of the config's folders, or the test clips of the first.
+        """The stored training clips of all of the config's folders, or the test clips of the first.
 
         Raises UserError.
         """
@@ -186,7 +198,7 @@ class Benchmark:
         if self.read_joints is not None:
             for folder in config.clips_dirs:
                 self._check_joints(folder)
-        return ClipDataset(
+        dataset = ClipDataset(
             config.clips_dirs if split == "train" else config.clips_dir,
             split,
             config.n_frames,
@@ -195,6 +207,31 @@ class Benchmark:
             num_joints=self.skeleton.num_joints,
             door=self.door,
         )
+        if split == "test" and config.frame_rate and isinstance(dataset.source, ArrayClips):
+            step = round(H36M_FPS / config.frame_rate)
+            video = dataset.source.test_frames().video
+            return dataset.cut(covering_clips(video, config.n_frames, step))
+        return dataset
+
+    def open_training(self, config: Config) -> TrainingClips:
+        """The training clips of all of the config's folders. Raises UserError."""
+        if not self.rendered:
+            return self.open(config, "train")
+        self._check(config)
+        motions = [
+            motion
+            for folder in config.clips_dirs
+            for motion in read_motions(folder, "train", self.skeleton.num_joints, self.door)
+        ]
+        rendering = Rendering(
+            frame_rates=config.frame_rates,
+            mixed_bodies=config.mixed_bodies,
+            limb_rotations=config.limb_rotations,
+            missing_joints=config.missing_joints,
+            exact_keypoints=1.0 if config.use_proj_as_2d else config.exact_keypoints,
+            fixed=config.views == "fixed",
+        )
+        return RenderedClips(motions, config.n_frames, rendering)
 
     def bone_test(self, config: Config) -> tuple[Clips, str, Bools | None]:
         """The test clips of stage 1, its (first) protocol's name, and which frames count.
@@ -245,10 +282,17 @@ class Benchmark:
         return ids, sequences.test_frames()
 
 
+def no_file(path: str | os.PathLike[str], splits: Sequence[str]) -> Iterator[tuple[str, Sequences]]:
+    """The motion capture benchmark is made of several files at once."""
+    raise UserError(f"{path}: mocap has folders of clips, no file; {MOCAP_DOOR} makes them")
+
+
+MOCAP_DOOR = "data/preprocess/mocap_benchmark.py --mocap FOLDER"
+
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
-        # Motion capture and synthetic data have Human3.6M's format and protocol.
+        # mocap.py's and synthetic.py's files have Human3.6M's format and protocol.
         Benchmark(
             name="h36m",
             skeleton=H36M,
@@ -304,6 +348,27 @@ BENCHMARKS = {
             ),
             projects=False,
             read_joints=own.read_joints,
+        ),
+        Benchmark(
+            name="mocap",
+            skeleton=H36M,
+            source="",
+            read=no_file,
+            door=MOCAP_DOOR,
+            prefix="mocap",
+            units=on_screen,
+            train_windows=covering_windows,
+            test_windows=covering_windows,
+            protocols=(
+                Protocol(
+                    "mocap",
+                    "2.5D in mm as Human3.6M's, each video frame once, plain mean over all",
+                    evaluate_mocap,
+                    once=True,
+                ),
+            ),
+            projects=True,
+            rendered=True,
         ),
     )
 }

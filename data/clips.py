@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,6 +50,26 @@ def adjacent_clips(sequences: Sequences, frames: int) -> Ints:
     return clip_index(sequences.video, frames, frames)
 
 
+def covering_clips(sources: Sequence[str] | np.ndarray, frames: int, step: int = 1) -> Ints:
+    """Clips of every `step`-th frame that hold every frame of every video: (clips, frames).
+
+    sources: as for clip_index(). The frames 0, step, 2·step … of a video are cut into clips side by
+    side, so are 1, 1 + step …; the last clip is moved back to end with the last of them, and shares
+    some frames with the one before. Fewer frames than a clip has: the last one is repeated.
+    """
+    sources = np.asarray(sources)
+    starts = np.flatnonzero(np.concatenate([[True], sources[1:] != sources[:-1]]))
+    clips = []
+    for start, end in zip(starts, [*starts[1:], len(sources)], strict=True):
+        for first in range(start, min(start + step, end)):
+            ids = np.arange(first, end, step)
+            begins = np.arange(0, max(len(ids), 1), frames)
+            begins = np.minimum(begins, max(len(ids) - frames, 0))
+            window = np.minimum(begins[:, None] + np.arange(frames), len(ids) - 1)
+            clips.append(ids[window])
+    return _joined(clips, frames)
+
+
 def centred_windows(sequences: Sequences, frames: int) -> Ints:
     """Windows that share no frame and lie centred on their video, whose first and last frame fill
     what sticks out of it: (clips, frames). VideoPose3D's and MixSTE's training windows.
@@ -67,13 +88,7 @@ def covering_windows(sequences: Sequences, frames: int) -> Ints:
     """Windows from a video's start, the last one its last frames, so that it may overlap the one
     before; the last frame fills up a shorter video: (clips, frames). MixSTE's test windows.
     """
-    window, clips, start = np.arange(frames), [], 0
-    for video in sequences.videos:
-        starts = np.arange(0, video.frames, frames)
-        starts[-1] = max(0, video.frames - frames)
-        clips.append(start + np.minimum(starts[:, None] + window, video.frames - 1))
-        start += video.frames
-    return _joined(clips, frames)
+    return covering_clips(sequences.video, frames)
 
 
 def _joined(clips: Sequence[Ints], frames: int) -> Ints:
@@ -112,6 +127,13 @@ class JoinedClips:
             for pose, read in zip(poses, self.parts[index].read(number[mine]), strict=True):
                 pose[mine] = read
         return poses
+
+
+class TrainingClips(Protocol):
+    """Clips by number, which may be others in each epoch of a training of some seed."""
+
+    def __len__(self) -> int: ...
+    def draw(self, clips: Sequence[int], *, seed: int, epoch: int) -> Batch: ...
 
 
 class ClipDataset(Dataset):
@@ -159,6 +181,10 @@ class ClipDataset(Dataset):
         other = copy.copy(self)
         other.source = self.source.cut(frame_ids)
         return other
+
+    def draw(self, clips: Sequence[int], *, seed: int, epoch: int) -> Batch:
+        """Stored clips are the same in each epoch."""
+        return self.__getitems__(clips)
 
     def __getitem__(self, clip: int) -> tuple[Tensor, Tensor]:
         batch = self.__getitems__([clip])

@@ -1,4 +1,4 @@
-"""Batches of an epoch: the order of the clips and which are mirrored follow from seed and epoch."""
+"""Batches of an epoch: clips, their order and which are mirrored follow from seed and epoch."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data.clips import ClipDataset
+from data.clips import TrainingClips
 from lib.batch import Batch, SharedBatch
 from lib.errors import UserError
 from lib.geometry import flip_pose
@@ -18,15 +18,16 @@ FLIP_PROBABILITY = 0.5
 
 
 class _FlippingDataset(Dataset):
-    """Indexed by (clip, is mirrored) pairs."""
+    """Indexed by (epoch, clip, is mirrored); those asked for at once are of one epoch."""
 
-    def __init__(self, dataset: ClipDataset, skeleton: Skeleton) -> None:
-        self.dataset, self.skeleton = dataset, skeleton
+    def __init__(self, dataset: TrainingClips, skeleton: Skeleton, seed: int) -> None:
+        self.dataset, self.skeleton, self.seed = dataset, skeleton, seed
 
-    def __getitems__(self, pairs: Sequence[tuple[int, bool]]) -> Batch | UserError:
-        clips, flips = [clip for clip, _ in pairs], [flip for _, flip in pairs]
+    def __getitems__(self, items: Sequence[tuple[int, int, bool]]) -> Batch | UserError:
+        clips, flips = [clip for _, clip, _ in items], [flip for _, _, flip in items]
+        epoch = items[0][0] if items else 0
         try:
-            batch = self.dataset.__getitems__(clips)
+            batch = self.dataset.draw(clips, seed=self.seed, epoch=epoch)
         except UserError as error:
             # If a worker raised it, the user would see two tracebacks around it.
             return error
@@ -50,7 +51,7 @@ class ClipLoader:
 
     def __init__(
         self,
-        dataset: ClipDataset,
+        dataset: TrainingClips,
         batch_size: int,
         *,
         skeleton: Skeleton,
@@ -69,7 +70,7 @@ class ClipLoader:
         self.both = flip and each_mirrored
         self.workers, self.parts = workers, parts
         self.processes = processes or Processes()
-        self._flipping = _FlippingDataset(dataset, skeleton)
+        self._flipping = _FlippingDataset(dataset, skeleton, seed)
 
     def __len__(self) -> int:
         """Steps of an epoch; the last batch may be smaller."""
@@ -96,7 +97,7 @@ class ClipLoader:
         order = self.order(epoch)[start_step:]
         shares = [self.processes.shares(len(pairs), self.parts) for pairs in order]
         mine = [
-            [pair for a, b in own for pair in pairs[a:b]]
+            [(epoch, *pair) for a, b in own for pair in pairs[a:b]]
             for pairs, own in zip(order, shares, strict=True)
         ]
         loader = DataLoader(

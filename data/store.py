@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,9 @@ _TEST_ARRAYS = ("action", "video", "factor", "pose_3d_mm", "image_size")
 _TEST_NAMES = ("actions", "videos", "subjects")
 
 
+Entry = dict[str, Any]  # a split's lines of index.json
+
+
 class ArrayWriter:
     """Writes a data set's arrays into a temporary folder; only a clean exit puts them in place.
 
@@ -48,8 +51,8 @@ class ArrayWriter:
     ) -> None:
         """made_from: the file's name; skeleton: that of the poses, if it shall be kept."""
         self.directory = directory
-        self._splits: dict[str, dict[str, object]] = {}
-        self._head: dict[str, object] = {"format": FORMAT, "n_frames": n_frames}
+        self._splits: dict[str, Entry] = {}
+        self._head: Entry = {"format": FORMAT, "n_frames": n_frames}
         self._head["made_from"] = made_from
         if skeleton is not None:
             self._head |= {"joints": skeleton.names, "joint_parents": skeleton.parent_names}
@@ -91,16 +94,22 @@ class ArrayWriter:
         pose_3d: Floats,
         clips: Ints,
         test: TestFrames | None = None,
+        about: Entry | None = None,
     ) -> None:
-        """pose_2d, pose_3d: (N, J, 3) normalised; clips: (clips, T) frame ids."""
+        """pose_2d, pose_3d: (N, J, 3) normalised; clips: (clips, T) frame ids; about: what else
+        the index is to say of the split."""
         arrays: dict[str, np.ndarray] = {"pose_2d": pose_2d, "pose_3d": pose_3d}
         arrays["clips"] = clips.astype(np.int32)
-        entry: dict[str, object] = {"frames": len(pose_2d), "clips": len(clips)}
+        entry: Entry = {"frames": len(pose_2d), "clips": len(clips)}
         if test is not None:
             arrays |= {name: getattr(test, name) for name in _TEST_ARRAYS}
             entry |= {name: list(getattr(test, name)) for name in _TEST_NAMES}
             if test.valid is not None:
                 arrays["valid"] = test.valid
+        self.add_arrays(split, arrays, entry | (about or {}))
+
+    def add_arrays(self, split: str, arrays: Mapping[str, np.ndarray], entry: Entry) -> None:
+        """Arrays of any names, for open_arrays(); entry: what the index is to say of them."""
         try:
             for name, array in arrays.items():
                 with open(self._folder / f"{split}_{name}.npy", "wb") as file:
@@ -109,7 +118,7 @@ class ArrayWriter:
                     os.fsync(file.fileno())
         except OSError as error:
             raise self._refused(error) from error
-        self._splits[split] = entry
+        self._splits[split] = dict(entry)
 
     def __exit__(
         self,
@@ -150,6 +159,27 @@ class StoredClips(Protocol):
     def place(self, clip: int) -> str: ...  # where a clip is, for messages
     def read(self, clips: Sequence[int] | Ints) -> tuple[Floats, Floats]:
         """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
+
+
+def open_arrays(
+    directory: Path, split: str, names: Sequence[str], door: str
+) -> tuple[Entry, dict[str, np.ndarray]]:
+    """A split's entry in the index, and its arrays of these names, memory-mapped.
+
+    Raises UserError: they are not there, or not whole.
+    """
+    try:
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        folder, entry = index["arrays"], index["splits"][split]
+        if index["format"] != FORMAT or Path(folder).name != folder or not isinstance(entry, dict):
+            raise ValueError
+        paths = {name: directory / folder / f"{split}_{name}.npy" for name in names}
+        arrays = {n: np.load(p, mmap_mode="r", allow_pickle=False) for n, p in paths.items()}
+    except UNREADABLE as error:
+        raise UserError(
+            f"{directory}: no {split} split of this kind, or half of one; make it with {door}"
+        ) from error
+    return entry, arrays
 
 
 class ArrayClips:

@@ -99,6 +99,17 @@ class Config:
     # depth relative to the root of the clip's first frame
     root_rel: bool = _key(True)
 
+    # Of `dataset: mocap` (data/views.py). frame_rate: of the network's clips; 0: as the videos
+    frame_rate: float = _key(0.0, low=0, high=50)
+    views: str = _key("fresh", choices=("fresh", "fixed"))  # in each epoch, or the same in all
+    frame_rates: tuple[float, float] = _key((15.0, 60.0), low=1, high=500)  # of training clips
+    # Shares of the training clips: the upper body moves as in another recording; limbs are turned
+    # at random; joints are missing in some frames; the 2D is exact
+    mixed_bodies: float = _key(0.25, low=0, high=1)
+    limb_rotations: float = _key(0.3, low=0, high=1)
+    missing_joints: float = _key(0.1, low=0, high=1)
+    exact_keypoints: float = _key(0.1, low=0, high=1)
+
     # Choices that only some data sets' protocols have; data/benchmarks.py has values and defaults
     last_window: str = _key("")
     predicted_root: str = _key("")
@@ -146,9 +157,14 @@ class Config:
 MODEL_KEYS = (
     "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
     "input", "output", "bone_branch", "bone_slots", "bone_angle", "bone_confidence",
-    "graph", "fusion", "root_rel",
+    "graph", "fusion", "root_rel", "frame_rate",
 )  # fmt: skip
 
+# What only a data set has whose training clips are rendered.
+RENDERING_KEYS = (
+    "frame_rate", "views", "frame_rates", "mixed_bodies", "limb_rotations", "missing_joints",
+    "exact_keypoints",
+)  # fmt: skip
 # What a protocol may leave to the config.
 PROTOCOL_KEYS = ("last_window", "predicted_root")
 
@@ -279,20 +295,24 @@ def _drop_dead_keys(values: Values, source: str) -> Values:
 def _checked(value: object, spec: dataclasses.Field[Any], where: str) -> object:
     """The value as its field's type, within the field's range; `where` begins messages."""
     value = _of_type(value, spec.type, where)
-    low, above, high = (spec.metadata[name] for name in ("low", "above", "high"))
     choices = spec.metadata["choices"]
     if choices and value not in choices:
         hint = did_you_mean(str(value), map(str, choices))
         raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(repr, choices))}{hint}")
-    if not isinstance(value, int | float):
-        return value
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float):
+            _check_range(number, spec, where)
+    return value
+
+
+def _check_range(value: float, spec: dataclasses.Field[Any], where: str) -> None:
+    low, above, high = (spec.metadata[name] for name in ("low", "above", "high"))
     if low is not None and value < low:
         raise ConfigError(f"{where}: {value!r} is too small, {low} is the least")
     if above is not None and value <= above:
         raise ConfigError(f"{where}: {value!r} must be above {above}")
     if high is not None and value > high:
         raise ConfigError(f"{where}: {value!r} is too large, {high} is the most")
-    return value
 
 
 def _of_type(value: object, kind: object, where: str) -> object:
@@ -304,12 +324,23 @@ def _of_type(value: object, kind: object, where: str) -> object:
         fits, wanted = isinstance(value, bool), "true or false"
     elif kind is str:
         fits, wanted = isinstance(value, str), "text"
+    elif kind == tuple[float, float]:
+        return _number_range(value, where)
     else:  # tuple[str, ...]
         fits = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
         wanted = "a list of names, like [ H36M-243 ]"
     if not fits:
         raise ConfigError(f"{where}: {value!r} is not {wanted}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _number_range(value: object, where: str) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(f"{where}: {value!r} is not a least and a largest number, like [15, 60]")
+    low, high = (_number(number, where) for number in value)
+    if low > high:
+        raise ConfigError(f"{where}: {value!r}: the first number is the larger one; swap them")
+    return low, high
 
 
 def _number(value: object, where: str) -> float:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.bodies import random_body, scale_bones
+from data.cameras import MIN_DEPTH
 from data.preprocess import mocap
 from data.sources.mocap import check_held_out, mocap_videos, read_mocap
 from data.sources.synthetic import perform, rest_pose
-from data.views import MIN_DEPTH, random_body, scale_bones
 from lib.errors import UserError
 from lib.skeleton import H36M
 from tests.mistakes import Call

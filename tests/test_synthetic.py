@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.bodies import random_body
+from data.cameras import CAMERAS, MIN_DEPTH
 from data.clips import clip_index
 from data.preprocess import synthetic
 from data.preprocess.common import write_videos
@@ -25,7 +27,6 @@ from data.sources.synthetic import (
     rest_pose,
     synthetic_videos,
 )
-from data.views import CAMERAS, MIN_DEPTH, random_body
 from lib.cli import exit_status
 from lib.evaluation.h36m import EXCLUDED_SOURCES, evaluate_h36m
 from lib.skeleton import H36M

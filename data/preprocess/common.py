@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.benchmarks import Benchmark
+from data.cameras import CAMERAS
 from data.sequences import Sequences, join
 from data.sources import h36m
-from data.views import CAMERAS
 from lib.cli import CommandParser, log_to_stdout
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, find_path

@@ -15,6 +15,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from data.cameras import CAMERAS
 from data.preprocess.common import add_output_flags, refuse_to_overwrite, write_videos
 from data.sources import synthetic_own, synthetic_videopose3d
 from data.sources.synthetic import (
@@ -23,7 +24,6 @@ from data.sources.synthetic import (
     MAX_SUBJECTS,
     synthetic_videos,
 )
-from data.views import CAMERAS
 from lib.cli import CommandParser, run_main
 from lib.errors import UserError
 from lib.numbers import whole_number

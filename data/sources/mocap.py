@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from data.bodies import random_body, scale_bones
+from data.filming import film_videos
 from data.sequences import Sequences
-from data.views import film_videos, random_body, scale_bones
 from lib.camera import H36M_FPS
 from lib.errors import UserError
 from lib.files import UNREADABLE

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from data.bodies import random_body
+from data.filming import film_videos
 from data.sequences import Sequences
-from data.views import film_videos, random_body
 from lib.camera import H36M_FPS
 from lib.skeleton import H36M
 

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from data.bodies import random_body
+from data.cameras import image_and_depth
+from data.detector_noise import detect
+from data.filming import film
 from data.sources.synthetic import (
     ACTIONS,
     FIRST_TEST_SUBJECT,
@@ -13,7 +17,6 @@ from data.sources.synthetic import (
     perform,
     rest_pose,
 )
-from data.views import detect, film, image_and_depth, random_body
 from lib.camera import H36M_FPS
 from lib.files import write_atomic
 
@@ -38,7 +41,7 @@ def write(
                         image, factor = image_and_depth(points, view.camera)
                         joint_2d, confidence = detect(rng, image, factor)
                         name = f"{split}/s{subject} {action} {take} camera {camera}"
-                        seen = np.concatenate([joint_2d, confidence], axis=-1)
+                        seen = np.concatenate([joint_2d, confidence[..., None]], axis=-1)
                         arrays[f"{name}/pose_2d"] = seen.astype(np.float32)
                         arrays[f"{name}/pose_3d"] = points.astype(np.float32)
                         arrays[f"{name}/image_size"] = np.array(view.camera.size)

@@ -10,10 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from data.bodies import random_body
+from data.cameras import image_and_depth
+from data.detector_noise import detect
 from data.sources.h36m_cameras import CAMERAS, DISTORTION, PLACEMENTS, Placement
 from data.sources.synthetic import ACTIONS, perform, rest_pose
 from data.sources.videopose3d import DETECTIONS, JOINTS, POSES, RECORDED_JOINTS, SUBJECTS
-from data.views import detect, image_and_depth, random_body
 from lib.camera import H36M_CAMERAS
 from lib.files import write_atomic
 from lib.skeleton import H36M

@@ -51,7 +51,7 @@ class Views:
     """The training clips, epoch after epoch, plain or mirrored as MDTF gets them."""
 
     def __init__(self, benchmark: Benchmark, config: Config, seed: int) -> None:
-        self.dataset = benchmark.open(config, "train")
+        self.dataset, self.n_frames = benchmark.open_training(config), config.n_frames
         self.skeleton, self.seed = benchmark.skeleton, seed
 
     def _loader(self, batch_size: int) -> ClipLoader:
@@ -78,7 +78,7 @@ def mean_pose(views: Views, cpu_seconds: float) -> tuple[nn.Module, None]:
 
 
 def least_squares(views: Views, cpu_seconds: float) -> tuple[nn.Module, None]:
-    linear = LeastSquares(views.skeleton, views.dataset.source.n_frames)
+    linear = LeastSquares(views.skeleton, views.n_frames)
     model = Scaled(linear, views.skeleton)
     linear.fit(model.task(batch) for batch in views.one_epoch())
     return model, None
@@ -93,7 +93,7 @@ def frame_mlp(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
 
 
 def dilated_tcn(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
-    skeleton, n_frames = views.skeleton, views.dataset.source.n_frames
+    skeleton, n_frames = views.skeleton, views.n_frames
     width = widest(lambda w: DilatedTCN(skeleton, n_frames, w), PARAMETERS)
     model = Scaled(DilatedTCN(skeleton, n_frames, width), skeleton)
     pairs = (model.task(batch) for batch in views.batches(CLIPS))

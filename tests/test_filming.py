@@ -3,19 +3,11 @@
 import numpy as np
 import pytest
 
+from data.bodies import random_body
+from data.cameras import CAMERAS, MIN_DEPTH, View, image_and_depth
+from data.detector_noise import detect, hidden
+from data.filming import draw_view, film, video_of
 from data.sources.synthetic import perform, pose_body, rest_pose
-from data.views import (
-    CAMERAS,
-    MIN_DEPTH,
-    View,
-    detect,
-    draw_view,
-    film,
-    hidden,
-    image_and_depth,
-    random_body,
-    video_of,
-)
 from lib.camera import Camera
 from lib.errors import UserError
 from lib.skeleton import H36M
