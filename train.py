@@ -12,6 +12,8 @@ from lib.checkpoint import Checkpoint, load_weights
 from lib.cli import logger, run_main
 from lib.config import Config, make_config
 from lib.errors import UserError
+from lib.evaluation.matlab import check_can_write, write_predictions
+from lib.evaluation.report import Report
 from lib.files import write_json
 from lib.skeleton import Skeleton
 from lib.training.compiled import compile_model
@@ -105,14 +107,23 @@ def make_loader(session: Session, skeleton: Skeleton) -> ClipLoader:
 
 
 def evaluate(session: Session, task: Stage) -> int:
-    processes = session.processes
+    processes, options = session.processes, session.options
+    if options.save_predictions:
+        if not find_benchmark(session.config.dataset).saves_predictions or task.metric != "mpjpe":
+            raise UserError(
+                "--save-predictions is for stage 2 on mpi_inf_3dhp, whose benchmark has a script"
+                " that reads them; leave it out"
+            )
+        check_can_write(options.save_predictions)
     report = task.evaluate(
         task.model, lambda clips: progress_bar(clips, "evaluating", processes), processes
     )
     if processes.is_main:
         print(report.table())
-        if session.options.report:
-            write_json(session.options.report, report.as_dict())
+        if options.report:
+            write_json(options.report, report.as_dict())
+        if options.save_predictions and isinstance(report, Report):
+            write_predictions(options.save_predictions, report.predictions)
     return 0
 
 

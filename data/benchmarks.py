@@ -24,9 +24,10 @@ from data.clips import (
 )
 from data.motions import read_motions
 from data.sequences import SPLITS, Sequences, in_metres, on_screen
-from data.sources import h36m, own, videopose3d
+from data.sources import h36m, mpi_inf_3dhp, own, videopose3d
 from data.store import INDEX, ArrayClips, ArrayWriter, StoredClips
 from data.views import RenderedClips, Rendering
+from data.windows import half_overlapping_windows, stretched_windows, windows_around
 from lib.arrays import Bools, Floats, Ints
 from lib.batch import Clips
 from lib.camera import H36M_FPS
@@ -36,10 +37,11 @@ from lib.evaluation.clips import evaluate_clips
 from lib.evaluation.frames import TestFrames
 from lib.evaluation.h36m import evaluate_h36m
 from lib.evaluation.mocap import evaluate_mocap
+from lib.evaluation.mpi_inf_3dhp import evaluate_mpi_inf_3dhp
 from lib.evaluation.protocol import Protocol, TestSet
 from lib.evaluation.videopose3d import LAST_WINDOW, PREDICTED_ROOT, evaluate_videopose3d
 from lib.files import find_path
-from lib.skeleton import H36M, Skeleton
+from lib.skeleton import H36M, MPI_INF_3DHP, Skeleton
 
 # Keys of stage 2 that tie its poses to the 2D pose, and what they are for labels whose x and y are
 # not those on the screen.
@@ -76,6 +78,7 @@ class Benchmark:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # With `flip`, an epoch has each training clip plain and mirrored, not one of both at random.
     each_mirrored: bool = False
+    saves_predictions: bool = False  # its reports hold the predictions
     # Its training clips are rendered anew in each epoch (data/views.py), of stored motion; and its
     # test clips may be of any frame rate.
     rendered: bool = False
@@ -369,6 +372,35 @@ BENCHMARKS = {
             ),
             projects=True,
             rendered=True,
+        ),
+        Benchmark(
+            name="mpi_inf_3dhp",
+            skeleton=MPI_INF_3DHP,
+            source=mpi_inf_3dhp.TRAIN,
+            read=mpi_inf_3dhp.read,
+            door="data/preprocess/mpi_inf_3dhp.py",
+            prefix="MPI-INF-3DHP",
+            units=mpi_inf_3dhp.mm_from_root,
+            train_windows=stretched_windows,
+            test_windows=lambda test, frames: windows_around(test.video, test.is_valid, frames),
+            protocols=(
+                Protocol(
+                    "window",
+                    "the centre of a window of T frames around each valid frame",
+                    evaluate_mpi_inf_3dhp,
+                    centre_only=True,
+                    once=True,
+                ),
+                Protocol(
+                    "dense",
+                    "valid frames in clips that overlap by half and are blended",
+                    evaluate_mpi_inf_3dhp,
+                    windows=lambda test, frames: half_overlapping_windows(test.video, frames),
+                    once=True,
+                ),
+            ),
+            projects=False,
+            saves_predictions=True,
         ),
     )
 }

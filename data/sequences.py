@@ -49,6 +49,11 @@ class Sequences:
         return np.repeat(np.arange(len(self.videos)), [video.frames for video in self.videos])
 
     @property
+    def is_valid(self) -> Bools:
+        """(N,) whether a frame may be scored."""
+        return np.ones(len(self.joint_2d), dtype=bool) if self.valid is None else self.valid
+
+    @property
     def image_size(self) -> Floats:
         """(N, 2) width and height in pixels."""
         return np.array([video.camera.size for video in self.videos], np.float64)[self.video]

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from lib.camera import to_screen
+from lib.evaluation.frames import blend_weights
 
 # The range of a person's longer side, in half picture widths. Outside of it, poses get worse.
 EXTENT = (0.6, 1.2)
@@ -81,15 +82,6 @@ def clip_frames(length: int, n_frames: int) -> np.ndarray:
         stride = (n_frames + 1) // 2
         starts = np.append(np.arange(0, length - n_frames, stride), length - n_frames)
     return starts[:, None] + np.arange(n_frames)
-
-
-def blend_weights(n_frames: int) -> np.ndarray:
-    """(T,) weight of each position of a clip: a sine squared.
-
-    A clip counts least at its ends, where the network knows least; there the weight and its slope
-    are nearly 0, so that nothing jumps or bends where a clip begins.
-    """
-    return np.sin(np.pi * (np.arange(n_frames) + 0.5) / n_frames) ** 2
 
 
 def bridge_confidence(screen: np.ndarray) -> np.ndarray:

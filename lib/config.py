@@ -199,11 +199,15 @@ RENAMED: dict[str, tuple[str, dict[object, object]]] = {
 
 
 def load_config(
-    path: str | os.PathLike[str], overrides: Sequence[str] = (), stage: int | None = None
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    stage: int | None = None,
+    likely_stage: int | None = None,
 ) -> Config:
     """Read a YAML config, apply `key=value` overrides, check every key.
 
     stage: fills in the key `stage` that released files lack; one that differs is an error.
+    likely_stage: fills it in where the file does not tell.
     Raises ConfigError.
     """
     found = find_path(path)
@@ -219,11 +223,17 @@ def load_config(
         raise ConfigError(f"{path}: not a readable YAML file ({reason}); correct it") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds no 'key: value' lines; see configs/h36m/tiny.yaml")
-    return make_config({str(k): v for k, v in values.items()}, str(path), stage, overrides)
+    return make_config(
+        {str(k): v for k, v in values.items()}, str(path), stage, overrides, likely_stage
+    )
 
 
 def make_config(
-    values: Values, source: str, stage: int | None = None, overrides: Sequence[str] = ()
+    values: Values,
+    source: str,
+    stage: int | None = None,
+    overrides: Sequence[str] = (),
+    likely_stage: int | None = None,
 ) -> Config:
     """Checked Config from raw values; `source` names the place in messages."""
     values = _renamed(values, source)
@@ -235,6 +245,8 @@ def make_config(
         if key not in fields:
             hint = did_you_mean(key, fields) or "; remove it, or see configs/h36m/tiny.yaml"
             raise ConfigError(f"{source}: no key {key!r}{hint}")
+    if likely_stage is not None and stage is None:
+        values.setdefault("stage", likely_stage)
     if stage is not None and values.setdefault("stage", stage) != stage:
         raise ConfigError(
             f"{source}: this is a config of stage {values['stage']}; use it with"
@@ -279,9 +291,13 @@ def _drop_dead_keys(values: Values, source: str) -> Values:
     # Released MPI-INF-3DHP files differ from the Human3.6M ones by these keys alone.
     if "dataset" not in values and "out_all" in values:
         values["dataset"] = "mpi_inf_3dhp"
-    # Released files have no key `stage`; only stage 2 says how many outputs its head has.
+    # Released files have no key `stage`. Of Human3.6M's, only those of stage 2 say how many outputs
+    # the head has; MPI-INF-3DHP's do not differ.
     if "stage" not in values and "model_name" in values:
-        values["stage"] = 2 if "dim_out" in values else 1
+        if "dim_out" in values:
+            values["stage"] = 2
+        elif "out_all" not in values:
+            values["stage"] = 1
     dead = [key for key in values if key in DEAD_KEYS]
     for key in dead:
         value, only = values.pop(key), DEAD_KEYS[key]

@@ -14,19 +14,39 @@ from lib.files import PROJECT_ROOT, find_path
 from lib.numbers import whole_number
 
 
-def slice_command(benchmark: Benchmark, description: str, argv: Sequence[str] | None) -> int:
-    """The command that cuts a data set's videos into clips: file -> data_root/prefix-T."""
+def slice_command(
+    benchmark: Benchmark,
+    description: str,
+    argv: Sequence[str] | None,
+    *,
+    n_frames: int = 243,
+    raw: str | None = None,
+) -> int:
+    """The command that cuts a data set's videos into clips: file -> data_root/prefix-T.
+
+    n_frames: the default; raw: help of the flag --raw DIR, for a folder in place of the file.
+    """
     parser = CommandParser(description=description)
     parser.add_argument(
-        "--n-frames", type=whole_number(1, 10_000), default=243, help="frames of a clip (243)"
+        "--n-frames",
+        type=whole_number(1, 10_000),
+        default=n_frames,
+        help="frames of a clip (%(default)s)",
     )
+    if raw:
+        parser.add_argument("--raw", metavar="DIR", help=raw)
     parser.add_argument("--data-root", default="data/motion3d", help="folder of the file and clips")
     parser.add_argument("--dt-file", default=benchmark.source, help="the file (%(default)s)")
     options = parser.parse_args(argv)
     log_to_stdout()
     root = find_path(options.data_root)
     directory = root / benchmark.folder(options.dt_file, options.n_frames)
-    counts = benchmark.slice(root / options.dt_file, directory, options.n_frames)
+    source = root / options.dt_file
+    if raw and options.raw is not None:
+        source = find_path(options.raw)
+        if not source.is_dir():
+            raise UserError(f"--raw {options.raw}: no such folder; give the one with the files")
+    counts = benchmark.slice(source, directory, options.n_frames)
     clips = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     print(f"{directory}: {clips} clips of {options.n_frames} frames")
     return 0

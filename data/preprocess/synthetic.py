@@ -3,6 +3,7 @@
     python data/preprocess/synthetic.py
     python data/preprocess/synthetic.py --format videopose3d
     python data/preprocess/synthetic.py --format own
+    python data/preprocess/synthetic.py --format 3dhp
 
 Each --format is that of a data set's published files.
 """
@@ -17,7 +18,7 @@ if __name__ == "__main__":
 
 from data.cameras import CAMERAS
 from data.preprocess.common import add_output_flags, refuse_to_overwrite, write_videos
-from data.sources import synthetic_own, synthetic_videopose3d
+from data.sources import mpi_inf_3dhp, synthetic_mpi, synthetic_own, synthetic_videopose3d
 from data.sources.synthetic import (
     FIRST_TEST_SUBJECT,
     FIRST_TRAIN_SUBJECT,
@@ -60,9 +61,24 @@ def write_own(args: argparse.Namespace) -> None:
     print(f"{output}: {count:,} frames")
 
 
-FORMATS = {"h36m": write_h36m, "videopose3d": write_videopose3d, "own": write_own}
+def write_3dhp(args: argparse.Namespace) -> None:
+    """MPI-INF-3DHP's two .npz files, and the same in the files as published."""
+    for name in (mpi_inf_3dhp.TRAIN, mpi_inf_3dhp.TEST, synthetic_mpi.RAW):
+        refuse_to_overwrite(args.data_root / name, args.force)
+    count = synthetic_mpi.write(args.data_root, num_frames=args.frames, seed=args.seed)
+    names = f"{mpi_inf_3dhp.TRAIN}, {mpi_inf_3dhp.TEST}, {synthetic_mpi.RAW}/"
+    print(f"{args.data_root}: {names}: {count:,} frames")
+
+
+FORMATS = {
+    "h36m": write_h36m,
+    "videopose3d": write_videopose3d,
+    "own": write_own,
+    "3dhp": write_3dhp,
+}
 FILES = {"h36m": "synthetic.pkl", "own": "own.npz"}  # unless --dt-file names another one
-UNUSED = {"videopose3d": ("dt_file", "cameras", "train_subjects", "test_subjects")}
+FIXED = ("dt_file", "cameras", "train_subjects", "test_subjects")
+UNUSED = {"videopose3d": FIXED, "3dhp": FIXED}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

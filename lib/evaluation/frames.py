@@ -58,6 +58,16 @@ def to_millimetres(
     return relative
 
 
+def blend_weights(n_frames: int) -> Floats:
+    """(T,) weight of each position of a clip: a sine squared.
+
+    A clip counts least at its ends, where the network knows least; there the weight and its slope
+    are nearly 0, so that nothing jumps or bends where a clip begins.
+    """
+    weights: Floats = np.sin(np.pi * (np.arange(n_frames) + 0.5) / n_frames) ** 2
+    return weights
+
+
 def refuse_not_finite(poses: Floats) -> None:
     """Raise UserError if a prediction (C, T, J, 3) is NaN or infinite."""
     wrong = int((~np.isfinite(poses).all((1, 2, 3))).sum())

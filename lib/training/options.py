@@ -25,6 +25,7 @@ class Options:
     resume: bool = False
     eval_only: bool = False
     report: str | None = None
+    save_predictions: str | None = None
     seed: int | None = None
     device: str = "auto"
     scan_backend: str | None = None
@@ -91,6 +92,11 @@ def parse_options(
     add("--resume", action="store_true", help="go on with the run in --checkpoint")
     add("--eval-only", action="store_true", help="evaluate --checkpoint and print the table")
     add("--report", metavar="FILE.json", help="also write the evaluation as JSON")
+    add(
+        "--save-predictions",
+        metavar="FILE.mat",
+        help="also write the predictions (mpi_inf_3dhp: for the benchmark's MATLAB script)",
+    )
     add("-sd", "--seed", type=whole_number(), help="random seed (0)")
     add(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: CUDA where there is one)"
@@ -131,6 +137,18 @@ def _check(options: Options) -> None:
         raise UserError(f"--report {options.report}: no file's name; give one, like report.json")
     if options.report and not options.eval_only:
         raise UserError("--report belongs to --eval-only; a training writes history.jsonl")
+    if options.save_predictions is not None:
+        if Path(options.save_predictions).suffix != ".mat":
+            raise UserError(
+                f"--save-predictions {options.save_predictions}: the name must end in .mat"
+            )
+        if not options.eval_only:
+            raise UserError("--save-predictions belongs to --eval-only; leave it out")
+        if (
+            options.report
+            and Path(options.report).resolve() == Path(options.save_predictions).resolve()
+        ):
+            raise UserError("--report and --save-predictions name the same file; give two")
     if options.wandb_artifacts and not options.use_wandb:
         raise UserError("--wandb-artifacts needs --use-wandb; give both, or leave it out")
     if options.save_every is not None and not options.save_every > 0:

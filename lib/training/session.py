@@ -134,7 +134,8 @@ def _read_config(
     """From --config, else from the checkpoint, else the command's own; with --set."""
     trained = checkpoint.config if checkpoint else None
     if options.config:
-        return load_config(options.config, options.set, stage)
+        likely_stage = checkpoint.stage if checkpoint else None
+        return load_config(options.config, options.set, stage, likely_stage)
     if checkpoint and trained:
         return make_config(trained, str(checkpoint.path), stage, options.set)
     if default_config:
@@ -160,12 +161,14 @@ def _protect_sources(options: Options, config: Config, checkpoint: Checkpoint | 
     if options.stage1_checkpoint:
         stage1 = find_path(options.stage1_checkpoint)
         sources.append(stage1 / BEST if stage1.is_dir() else stage1)
-    if options.eval_only and options.report is not None:
+    results = [path for path in (options.report, options.save_predictions) if path is not None]
+    if options.eval_only:
         if checkpoint:  # what only a later --resume reads is as precious
             folder = checkpoint.path.parent
             sources += [*folder.glob(PATTERN), *(folder / name for name in (CONFIG, RUN, HISTORY))]
-        refuse_same_file(options.report, sources)
-    elif not options.eval_only and not options.resume:  # a resumed run writes its own files anew
+        for path in results:
+            refuse_same_file(path, sources)
+    elif not options.resume:  # a resumed run writes its own files anew
         refuse_same_file(Path(options.new_checkpoint) / CONFIG, sources)
 
 
