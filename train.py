@@ -5,7 +5,7 @@ from contextlib import closing
 
 import torch
 
-from data.benchmarks import benchmark_of, find_benchmark
+from data.benchmarks import benchmark_of, find_benchmark, skeleton_of
 from data.loader import ClipLoader
 from lib import memory
 from lib.checkpoint import Checkpoint, load_weights
@@ -85,7 +85,7 @@ def make_stage(session: Session) -> Stage:
         bone_aware.to(device)
         return BoneStage(bone_aware, skeleton, test, config.batch_size, device, protocol, counted)
     stage1 = session.options.stage1_checkpoint
-    model = build_mdtf(config, checkpoint, stage1, skeleton).to(device)
+    model = build_mdtf(config, checkpoint, stage1, skeleton, skeleton_of).to(device)
     return LiftingStage(model, config, skeleton, benchmark.test_sets(config), device, session.seed)
 
 

@@ -29,6 +29,7 @@ from model.mamba import draw_backward_dt, sum_directions
 from model.mdtf import MDTF
 
 M = TypeVar("M", bound=nn.Module)
+SkeletonOf = Callable[[Config], Skeleton]  # the joints of a config's data set
 
 
 def build_bone_aware(config: Config, skeleton: Skeleton = H36M) -> BoneAwareModule:
@@ -104,10 +105,13 @@ def bone_aware_from_weights(
 
 
 def load_bone_aware(
-    path: str | os.PathLike[str], config: Config | None = None, skeleton: Skeleton = H36M
+    path: str | os.PathLike[str],
+    config: Config | None = None,
+    skeleton: Skeleton = H36M,
+    skeleton_of: SkeletonOf | None = None,
 ) -> BoneAwareModule:
     """Stage 1 from a checkpoint file, or from the best one in a folder; config: see
-    bone_aware_from_weights. Raises UserError."""
+    bone_aware_from_weights; skeleton_of: see build_mdtf. Raises UserError."""
     if find_path(path).is_dir():
         path = find_checkpoint(path, BEST)
     checkpoint = load_checkpoint(path)
@@ -119,6 +123,11 @@ def load_bone_aware(
             f"{path}: stage 1 was trained with if_divide_out {own.if_divide_out!r}, stage 2 has"
             f" {config.if_divide_out!r}; use the same for both"
         )
+    if own and skeleton_of and skeleton_of(own) != skeleton:
+        raise UserError(
+            f"{path}: stage 1 was trained on the joints of {own.dataset}, which are not those of"
+            " stage 2; use one of the same data set"
+        )
     forms: Contents | None = {"input": own.input} if own else None
     return bone_aware_from_weights(checkpoint.model, path, config, forms, skeleton)
 
@@ -128,17 +137,19 @@ def build_mdtf(
     checkpoint: Checkpoint | None,
     stage1_path: str | os.PathLike[str] | None,
     skeleton: Skeleton = H36M,
+    skeleton_of: SkeletonOf | None = None,
 ) -> MDTF:
     """Stage 1 and lifter as one module; the lifter's weights are the checkpoint's, if there is one.
 
-    stage1_path: the stage-1 weights that the user names. Raises UserError.
+    stage1_path: the stage-1 weights that the user names; skeleton_of: the joints of a config's data
+    set, by which a stage 1 of other joints is refused. Raises UserError.
     """
     lifter = build_lifter(config, skeleton)
     if checkpoint:
         load_weights(lifter, checkpoint.model, checkpoint.path)
     bone_aware = None
     if config.bone_branch:
-        bone_aware = find_bone_aware(config, checkpoint, stage1_path, skeleton)
+        bone_aware = find_bone_aware(config, checkpoint, stage1_path, skeleton, skeleton_of)
     return assemble(config, bone_aware, lifter, skeleton)
 
 
@@ -165,10 +176,11 @@ def find_bone_aware(
     checkpoint: Checkpoint | None,
     named: str | os.PathLike[str] | None,
     skeleton: Skeleton = H36M,
+    skeleton_of: SkeletonOf | None = None,
 ) -> BoneAwareModule:
     """Stage 1 of stage 2: the file the user names, else the checkpoint's own, else the default."""
     if named is not None:
-        return load_bone_aware(named, config, skeleton)
+        return load_bone_aware(named, config, skeleton, skeleton_of)
     if checkpoint and checkpoint.bone_aware is not None:
         return bone_aware_from_weights(
             checkpoint.bone_aware,
@@ -182,14 +194,14 @@ def find_bone_aware(
             f"{DEFAULT_STAGE1}: no stage-1 checkpoint; train it with train_firststage.py, or give"
             " another one with --stage1-checkpoint FILE"
         )
-    return load_bone_aware(DEFAULT_STAGE1, config, skeleton)
+    return load_bone_aware(DEFAULT_STAGE1, config, skeleton, skeleton_of)
 
 
 def load_mdtf(
     path: str | os.PathLike[str],
     config: Config | None = None,
     stage1_path: str | os.PathLike[str] | None = None,
-    skeleton_of: Callable[[Config], Skeleton] = lambda config: H36M,
+    skeleton_of: SkeletonOf = lambda config: H36M,
 ) -> MDTF:
     """A trained MDTF in eval mode from a stage-2 checkpoint, ours or a released one.
 
@@ -206,4 +218,5 @@ def load_mdtf(
     check_agreement(config, checkpoint)
     # The paper's condition is for reproducing scores; poses are wanted without its noise.
     config = dataclasses.replace(config, stage1_drop_path=False)
-    return build_mdtf(config, checkpoint, stage1_path, skeleton_of(config)).eval()
+    skeleton = skeleton_of(config)
+    return build_mdtf(config, checkpoint, stage1_path, skeleton, skeleton_of).eval()

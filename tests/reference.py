@@ -230,15 +230,14 @@ def bone_aware(state, pose_2d):
 
 def bone_features(pose_2d, bins, slots="released"):
     features = torch.zeros(*pose_2d.shape[:3], 3, dtype=torch.float64)
-    for joint, parent in enumerate(PARENTS):
-        if parent < 0:
-            continue
+    bones = [(joint, parent) for joint, parent in enumerate(PARENTS) if parent >= 0]
+    for bone, (joint, parent) in enumerate(bones):
         dx, dy, _ = (pose_2d[:, :, joint].double() - pose_2d[:, :, parent].double()).unbind(-1)
         polar = (2 * bins[:, :, joint].double() + 1) / 12
         r = torch.sqrt(dx**2 + dy**2)
         z = r / torch.tan(polar * math.pi)
         azimuth = torch.atan2(dy, dx) / math.pi
-        slot = joint - 1 if slots == "released" else joint
+        slot = bone if slots == "released" else joint
         features[:, :, slot] = torch.stack((azimuth, polar, torch.sqrt(r**2 + z**2)), -1)
     return features
 

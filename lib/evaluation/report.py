@@ -94,7 +94,8 @@ class Report:
         units = dict.fromkeys(UNITS.get(name, "mm") for name in self.averages)
         lines += [
             row("average", self.averages),
-            f"{', '.join(units)}; {self.frames:,} frames, {len(self.per_action)} actions",
+            f"{', '.join(units)}; {self.frames:,} frames"
+            + (f", {len(self.per_action)} actions" if self.per_action else ""),
             *self.remarks,
         ]
         for other in self.others.values():

@@ -43,11 +43,14 @@ def _panel(
 
 
 def _score_panels(history: list[Line]) -> list[tuple[str, dict[str, list[float | None]]]]:
-    """Position errors (tens of mm) and motion errors (single mm) get a panel each."""
+    """Position errors (tens of mm), motion errors (single mm) and shares get a panel each."""
     _, scores = _panel(history, "test/", "")
     motion = {n: v for n, v in scores.items() if n.endswith(("mpjve", "acceleration"))}
-    others = {n: v for n, v in scores.items() if n not in motion}
+    shares = {n: v for n, v in scores.items() if n in ("pck", "auc")}
+    others = {n: v for n, v in scores.items() if n not in {**motion, **shares}}
     panels = [("test: mm" if motion else "test", others)]
     if motion:
         panels.append(("test: mm/frame, mm/frame²", motion))
+    if shares:
+        panels.append(("test: %", shares))
     return panels
