@@ -281,6 +281,8 @@ MISTAKES = {
         "d: y of pose_3d runs against y of pose_2d; in the camera's axes y points down",
     ),
     "an image without size": ({"test/d/image_size": [480, 0]}, "test/d: image_size must be"),
+    "an endless image": ({"image_size": [np.inf, 480.0]}, "train/a: image_size must be"),
+    "actions": ({"test/d/action": ["a", "b"]}, "test/d/action: <U1 of shape (2,), not one text"),
     "no frame rate": ({"test/d/fps": [25, 25]}, "test/d: fps must be one number above 0"),
     "objects": (
         {"train/a/pose_2d": np.array([Call(print, "run")], dtype=object)},

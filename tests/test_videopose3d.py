@@ -198,6 +198,14 @@ MISTAKES = {
         lambda w, p: put(p, "S5", "WalkDog", None),
         "S5 'WalkDog' has no cameras, not the four",
     ),
+    "cameras without an axis": (
+        lambda w, p: put(p, "S5", "WalkDog", np.array(3.0)),
+        "S5 'WalkDog' has no cameras, not the four",
+    ),
+    "subjects without actions": (
+        lambda w, p: w.update(S9={}, S11={}),
+        "no action of the test split inside",
+    ),
     "fewer detections than poses": (
         lambda w, p: put(p, "S9", "WalkDog", [a[:8] for a in p["S9"]["WalkDog"]]),
         "S9 'WalkDog', camera 54138969: 8 frames, fewer than the 9",

@@ -30,6 +30,7 @@ OF_SEQUENCE = (*POSES, "action", "image_size", "fps")
 ACTION = "all"  # of a sequence that names none
 HELP = "docs/own_data.md describes the file"
 SMALLEST = 20.0  # mm: all bones of a body laid end to end; a person's in metres are 4
+LARGEST_IMAGE = 100_000  # pixels
 UPSIDE_DOWN = -0.5  # correlation of 2D and 3D beyond which an axis points the other way
 
 
@@ -76,7 +77,7 @@ class _Archive:
 
     def skeleton(self) -> Skeleton:
         if "skeleton" in self.names:
-            name = str(self.array("skeleton"))
+            name = self._text("skeleton")
             if name not in SKELETONS:
                 hint = did_you_mean(name, SKELETONS)
                 raise self.wrong(f"skeleton {name!r} is not one of {', '.join(SKELETONS)}{hint}")
@@ -141,7 +142,7 @@ class _Archive:
         video = Video(
             name=name,
             camera=Camera(f"of {name}", (width, height), focal=unknown, center=unknown),
-            action=str(self.array(f"{key}/action")) if f"{key}/action" in self.names else ACTION,
+            action=self._text(f"{key}/action") if f"{key}/action" in self.names else ACTION,
             subject="",
             fps=self._fps(key),
             frames=len(pose_2d),
@@ -176,6 +177,12 @@ class _Archive:
             )
         return array.astype(np.float64)
 
+    def _text(self, name: str) -> str:
+        array = self.array(name)
+        if array.shape or array.dtype.kind != "U":
+            raise self.wrong(f"{name}: {array.dtype} of shape {array.shape}, not one text")
+        return str(array)
+
     def _nearest(self, key: str, name: str) -> np.ndarray:
         """A sequence's own value, or the one for all."""
         own = f"{key}/{name}"
@@ -183,7 +190,8 @@ class _Archive:
 
     def _size(self, key: str) -> tuple[int, int]:
         size = self._nearest(key, "image_size")
-        if size.shape != (2,) or size.dtype.kind not in "iuf" or not (size >= 1).all():
+        is_size = size.shape == (2,) and size.dtype.kind in "iuf"
+        if not is_size or not ((size >= 1) & (size <= LARGEST_IMAGE)).all():
             raise self.wrong(f"{key}: image_size must be (width, height) in pixels")
         return int(size[0]), int(size[1])
 

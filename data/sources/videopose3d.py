@@ -86,6 +86,8 @@ def _read_splits(
             for subject in _present(world, split, poses)
             for take in _takes(subject, world.pop(subject), pixels, poses, detections)
         ]
+        if not takes:
+            raise UserError(f"{poses}: no action of the {split} split inside; {REMEDY}")
         _check_cameras(takes, detections)
         yield split, _sequences(takes, with_truth=split == "test")
 
@@ -150,8 +152,9 @@ def _takes(
         if action not in table[subject]:
             raise UserError(f"{detections}: no {name}, which {poses.name} has; {REMEDY}")
         cameras = table[subject][action]
-        if not isinstance(cameras, list | tuple | np.ndarray) or len(cameras) != len(CAMERAS):
-            count = len(cameras) if hasattr(cameras, "__len__") else "no"
+        is_list = isinstance(cameras, list | tuple) or np.ndim(cameras) > 0
+        if not is_list or len(cameras) != len(CAMERAS):
+            count = len(cameras) if is_list else "no"
             raise UserError(
                 f"{detections}: {name} has {count} cameras, not the four {', '.join(CAMERAS)}"
             )
