@@ -5,7 +5,7 @@ from contextlib import closing
 
 import torch
 
-from data.benchmarks import benchmark_of, find_benchmark, skeleton_of
+from data.benchmarks import Benchmark, benchmark_of, find_benchmark, skeleton_of
 from data.loader import ClipLoader
 from lib import memory
 from lib.checkpoint import Checkpoint, load_weights
@@ -18,11 +18,13 @@ from lib.files import write_json
 from lib.skeleton import Skeleton
 from lib.training.compiled import compile_model
 from lib.training.fit import Fit
+from lib.training.joint import JointStage
 from lib.training.options import parse_options
 from lib.training.progress import progress_bar
 from lib.training.session import Session, open_run, open_session
 from lib.training.signals import Interrupted
 from lib.training.stages import BoneStage, LiftingStage, Stage
+from model.bone_aware import BoneAwareModule
 from model.build import build_bone_aware, build_mdtf
 from model.ops import backend_asked_for, backend_names, resolve_backend
 from model.ops.matmul import fast_matmul
@@ -81,12 +83,31 @@ def make_stage(session: Session) -> Stage:
         bone_aware = build_bone_aware(config, skeleton)
         if checkpoint:
             load_weights(bone_aware, checkpoint.model, checkpoint.path)
-        test, protocol, counted = benchmark.bone_test(config)
-        bone_aware.to(device)
-        return BoneStage(bone_aware, skeleton, test, config.batch_size, device, protocol, counted)
+        return make_bone_stage(config, benchmark, bone_aware, device)
     stage1 = session.options.stage1_checkpoint
+    if session.resumed and config.train_bone_aware and stage1:
+        raise UserError(
+            "--stage1-checkpoint: this run trains its stage 1 along and goes on with its own;"
+            " leave the flag out"
+        )
     model = build_mdtf(config, checkpoint, stage1, skeleton, skeleton_of).to(device)
-    return LiftingStage(model, config, skeleton, benchmark.test_sets(config), device, session.seed)
+    lifting = LiftingStage(
+        model, config, skeleton, benchmark.test_sets(config), device, session.seed
+    )
+    if not config.train_bone_aware or model.bone_aware is None:
+        return lifting
+    bones = make_bone_stage(config, benchmark, model.bone_aware, device)
+    return JointStage(lifting, bones, config.lambda_bins)
+
+
+def make_bone_stage(
+    config: Config, benchmark: Benchmark, bone_aware: BoneAwareModule, device: torch.device
+) -> BoneStage:
+    test, protocol, counted = benchmark.bone_test(config)
+    bone_aware.to(device)
+    return BoneStage(
+        bone_aware, benchmark.skeleton, test, config.batch_size, device, protocol, counted
+    )
 
 
 def make_loader(session: Session, skeleton: Skeleton) -> ClipLoader:

@@ -14,8 +14,8 @@ import yaml
 
 from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT, find_path
-from lib.geometry import INPUTS, SLOTS
-from lib.parameters import DECAYED
+from lib.geometry import BINS, INPUTS, NUM_BINS, SLOTS
+from lib.parameters import DECAYED, OPTIMIZERS
 
 Values = dict[str, Any]  # keys and values as YAML gives them
 
@@ -47,6 +47,8 @@ class Config:
     batch_size: int = _key(low=1)
     epochs: int = _key(low=1)
     weight_decay: float = _key(0.01, low=0)
+    # "muon": Muon for the matrices of the blocks, AdamW for the rest
+    optimizer: str = _key("adamw", choices=OPTIMIZERS)
     # Of the learning rate: exponential, × lr_decay per epoch, or cosine, to 0 at the last step
     schedule: str = _key("exponential", choices=("exponential", "cosine"))
     lr_decay: float = _key(0.99, above=0, high=1)
@@ -79,6 +81,7 @@ class Config:
     # Ablations of stage 2, each off by one key
     bone_branch: bool = _key(True)
     bone_slots: str = _key("released", choices=SLOTS)
+    bins: int = _key(NUM_BINS, choices=BINS)  # of a bone's angle, of equal width
     # A bone's angle: the middle of stage 1's bin, or the mean of all bins by their probabilities
     bone_angle: str = _key("argmax", choices=("argmax", "expectation"))
     bone_confidence: bool = _key(False)  # a fourth feature: the probability of stage 1's bin
@@ -114,6 +117,9 @@ class Config:
     last_window: str = _key("")
     predicted_root: str = _key("")
 
+    # Stage 2 trains its stage 1 along, with lambda_bins times the latter's cross entropy
+    train_bone_aware: bool = _key(False)
+    lambda_bins: float = _key(1.0, low=0)
     # Losses of stage 2 in units of the screen, or of the person in the clip (lib/geometry.py), so
     # that each clip counts alike, however small it is on the screen
     loss_unit: str = _key("screen", choices=("screen", "person"))
@@ -156,7 +162,7 @@ class Config:
 # What changes the weights' shapes or meaning: a checkpoint must agree with its config on these.
 MODEL_KEYS = (
     "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
-    "input", "output", "bone_branch", "bone_slots", "bone_angle", "bone_confidence",
+    "input", "output", "bone_branch", "bone_slots", "bins", "bone_angle", "bone_confidence",
     "graph", "fusion", "root_rel", "frame_rate",
 )  # fmt: skip
 
@@ -374,5 +380,10 @@ def _checked_together(config: Config, source: str) -> Config:
         raise ConfigError(
             f"{source}: key 'channel': {config.channel} cannot be halved {config.st_depth - 1}"
             f" times (st_depth {config.st_depth}); use a multiple of {2 ** (config.st_depth - 1)}"
+        )
+    if config.train_bone_aware and (config.stage == 1 or not config.bone_branch):
+        raise ConfigError(
+            f"{source}: key 'train_bone_aware': only a stage 2 with a bone branch has a stage 1 to"
+            " train along; leave it out, or set bone_branch: true in a config of stage 2"
         )
     return config

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lib.skeleton import Skeleton
 
-NUM_BINS = 6  # of 30° each, between 0° (away from the camera) and 180°
+NUM_BINS = 6  # of 30° each, between 0° (away from the camera) and 180°, as published
+BINS = (4, 6, 9)
 SLOTS = ("released", "child")
 INPUTS = ("screen", "person")  # see person_unit()
 PERSON_RMS = 0.3  # of x and y of a person in their own unit; on the screen they have about as much

@@ -7,6 +7,7 @@ from torch import Tensor
 # What weight decay works on. "matrices" spares what should not shrink: norms, biases, positional
 # embeddings, A_log and D.
 DECAYED = ("all", "matrices")
+OPTIMIZERS = ("adamw", "muon")
 
 
 def groups_of(trained: Mapping[str, Tensor], decay_on: str) -> tuple[list[str], list[str]]:
@@ -20,3 +21,16 @@ def groups_of(trained: Mapping[str, Tensor], decay_on: str) -> tuple[list[str], 
 
 def _shrinks(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and not name.endswith(("A_log", "_position"))
+
+
+def hidden_matrices(trained: Mapping[str, Tensor]) -> list[str]:
+    """The names of the matrices inside of blocks: projections of mixers and graphs, and MLPs.
+
+    They map hidden features to hidden features, which Muon is made for; embeddings, heads, what
+    narrows stage 1, convolutions and A_log are left out.
+    """
+    return [
+        name
+        for name, p in trained.items()
+        if p.ndim == 2 and not name.endswith("A_log") and (".mixer." in name or ".mlp." in name)
+    ]

@@ -22,6 +22,15 @@ from lib.schedule import learning_rate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, one of each for a parameter
 
+# How the released code always trains.
+FIXED_TRAINING = {
+    "optimizer": "adamw",
+    "weight_decay_on": "all",
+    "schedule": "exponential",
+    "warmup": 0.0,
+    "train_bone_aware": False,
+}
+
 
 @dataclass(frozen=True)
 class ReleasedRun:
@@ -88,11 +97,13 @@ def training_state(
 
 
 def _check_settings(run: ReleasedRun, config: Config) -> None:
-    if config.weight_decay_on != "all":
-        raise UserError(
-            f"--resume: weight_decay_on is {config.weight_decay_on!r}, the released code trained"
-            f" {run.path} with weight decay on all; leave weight_decay_on out"
-        )
+    for key, only in FIXED_TRAINING.items():
+        value = getattr(config, key)
+        if value != only:
+            raise UserError(
+                f"--resume: {key} is {value!r}, the released code trained {run.path} with {only!r};"
+                f" leave {key} out"
+            )
     groups = run.optimizer.get("param_groups")
     for group in groups if isinstance(groups, list) else ():
         decay = group.get("weight_decay") if isinstance(group, dict) else None

@@ -24,7 +24,7 @@ from lib.released import (
     trained_names,
     translate_to_released,
 )
-from lib.released_run import MOMENTS
+from lib.released_run import FIXED_TRAINING, MOMENTS
 from lib.schedule import learning_rate
 
 # What the released model always is; it has no switch for them.
@@ -33,14 +33,13 @@ FIXED = {
     "output": "absolute",
     "bone_branch": True,
     "bone_slots": "released",
+    "bins": 6,
     "bone_angle": "argmax",
     "bone_confidence": False,
     "graph": "both",
     "fusion": "learned",
     "d_conv": 4,
 }
-# What its optimizer always does.
-FIXED_TRAINING = {"weight_decay_on": "all", "schedule": "exponential", "warmup": 0.0}
 PREFIX = "module."  # the released code wraps its model in DataParallel wherever CUDA is there
 
 
@@ -107,7 +106,7 @@ def _optimizer(checkpoint: Checkpoint, config: Config, learning_rate: float) -> 
         value = getattr(config, key)
         if value != only:
             raise UserError(
-                f"{checkpoint.path}: trained with {key} {value!r}, the released optimizer has only"
+                f"{checkpoint.path}: trained with {key} {value!r}, the released training has only"
                 f" {only!r}; write the weights alone, for instance --checkpoint-file {BEST}"
             )
     assert checkpoint.training is not None

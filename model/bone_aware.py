@@ -15,7 +15,7 @@ def drop_path_rates(depth: int) -> list[float]:
 
 
 class BoneAwareModule(nn.Module):
-    """Predicts which of six 30° bins each bone's angle to the camera axis is in (paper, section 3).
+    """Predicts in which of six 30° bins each bone's angle to the camera axis is (paper, section 3).
 
     Level i has C / 2^i channels: a spatial block over the joints of a frame, a temporal block over
     the frames of a joint, then a Linear to the next level, the last one to the bins.
@@ -29,13 +29,14 @@ class BoneAwareModule(nn.Module):
         d_conv: int = 4,
         input_form: str = "screen",
         root: int = 0,
+        num_bins: int = NUM_BINS,
     ) -> None:
-        """channel must be divisible by 2^(depth - 1).
+        """channel must be divisible by 2^(depth - 1); num_bins: in place of the six.
 
         input_form: "screen" | "person", see lib.geometry.person_scaled(); root: the root joint.
         """
         super().__init__()
-        self.input_form, self.root = input_form, root
+        self.input_form, self.root, self.num_bins = input_form, root, num_bins
         widths = [channel // 2**i for i in range(depth)]
         rates = drop_path_rates(depth)
         self.embed = nn.Linear(3, channel)
@@ -48,7 +49,7 @@ class BoneAwareModule(nn.Module):
         self.spatial_norm = nn.ModuleList(nn.LayerNorm(w, eps=LN_EPS) for w in widths)
         self.temporal_norm = nn.ModuleList(nn.LayerNorm(w, eps=LN_EPS) for w in widths)
         self.narrow = nn.ModuleList(
-            nn.Linear(w, out) for w, out in zip(widths, [*widths[1:], NUM_BINS], strict=True)
+            nn.Linear(w, out) for w, out in zip(widths, [*widths[1:], num_bins], strict=True)
         )
 
     def forms(self) -> dict[str, object]:

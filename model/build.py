@@ -40,6 +40,7 @@ def build_bone_aware(config: Config, skeleton: Skeleton = H36M) -> BoneAwareModu
         config.d_conv,
         input_form=config.input,
         root=skeleton.root,
+        num_bins=config.bins,
     )
     return _prepared(module, config)
 
@@ -88,18 +89,25 @@ def bone_aware_from_weights(
             f"{source}: its stage 1 has input {input_form!r}, which is none of {', '.join(INPUTS)};"
             " update this code, or use another checkpoint"
         )
+    depth = sum(name.startswith("narrow.") and name.endswith(".weight") for name in state)
     try:
         module = BoneAwareModule(
             channel=state["embed.weight"].shape[0],
-            depth=sum(name.startswith("narrow.") and name.endswith(".weight") for name in state),
+            depth=depth,
             d_state=state["spatial.0.mixer.forward_scan.A_log"].shape[1],
             d_conv=state["spatial.0.mixer.forward_scan.conv1d.weight"].shape[2],
             input_form=input_form,
             root=skeleton.root,
+            num_bins=state[f"narrow.{depth - 1}.weight"].shape[0],
         )
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source}: not the weights of a Bone Aware Module (stage 1)") from error
     load_weights(module, state, source)
+    if config is not None and module.num_bins != config.bins:
+        raise UserError(
+            f"{source}: its stage 1 tells {module.num_bins} bins, the config has bins"
+            f" {config.bins}; use the same for both"
+        )
     sum_directions(module, config is not None and not config.if_divide_out)
     return module
 
@@ -157,6 +165,8 @@ def assemble(
     config: Config, bone_aware: BoneAwareModule | None, lifter: Lifter, skeleton: Skeleton = H36M
 ) -> MDTF:
     """The two stages as one module, joined as the config says."""
+    if bone_aware and config.train_bone_aware:
+        recompute_blocks(bone_aware, config.checkpoint_blocks)
     return MDTF(
         bone_aware,
         lifter,
@@ -168,6 +178,7 @@ def assemble(
         root_rel=config.root_rel,
         bone_angle=config.bone_angle,
         bone_confidence=config.bone_confidence,
+        train_bone_aware=config.train_bone_aware,
     )
 
 

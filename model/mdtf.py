@@ -22,9 +22,9 @@ from model.lifter import Lifter
 class MDTF(nn.Module):
     """2D keypoints of a clip in, 3D poses out; used by training, evaluation and demo alike.
 
-    The Bone Aware Module is frozen and always in eval mode. With bone_drop_path its DropPath stays
-    on in training and evaluation, as in the released code, which makes the results noisy.
-    Without a bone branch there is no Bone Aware Module (None).
+    The Bone Aware Module is frozen and always in eval mode, unless it is trained along. With
+    bone_drop_path its DropPath stays on in training and evaluation, as in the released code, which
+    makes the results noisy. Without a bone branch there is no Bone Aware Module (None).
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class MDTF(nn.Module):
         root_rel: bool = True,
         bone_angle: str = "argmax",
         bone_confidence: bool = False,
+        train_bone_aware: bool = False,
     ) -> None:
         """input_form: "screen" | "person", of the lifter; stage 1 has its own.
         output_form: "absolute" | "residual", which adds the 2D pose to x and y of the lifter's.
@@ -57,8 +58,9 @@ class MDTF(nn.Module):
         self.bone_drop_path = bone_drop_path
         self.input_form, self.output_form, self.root_rel = input_form, output_form, root_rel
         self.bone_angle, self.bone_confidence = bone_angle, bone_confidence
+        self.train_bone_aware = train_bone_aware
         if bone_aware is not None:
-            bone_aware.requires_grad_(False).train(bone_drop_path)
+            bone_aware.requires_grad_(train_bone_aware).train(bone_drop_path or train_bone_aware)
 
     @property
     def n_frames(self) -> int:
@@ -67,10 +69,9 @@ class MDTF(nn.Module):
     def train(self, mode: bool = True) -> "MDTF":
         super().train(mode)
         if self.bone_aware is not None:
-            self.bone_aware.train(self.bone_drop_path)
+            self.bone_aware.train(self.bone_drop_path or (mode and self.train_bone_aware))
         return self
 
-    @torch.no_grad()
     def bone_features(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone.
 
@@ -78,9 +79,17 @@ class MDTF(nn.Module):
         there is a fourth feature.
         Where stage 1 gives NaN or infinity, the whole frame is NaN: argmax would return a bin.
         """
+        return self._judged(pose_2d)[0]
+
+    def _judged(self, pose_2d: Tensor) -> tuple[Tensor, Tensor]:
+        """The bones' features and stage 1's logits; without gradients unless it is trained."""
         if self.bone_aware is None:
             raise ValueError("without a bone branch there are no bone features")
-        logits = self.bone_aware(pose_2d)
+        with torch.set_grad_enabled(self.train_bone_aware and torch.is_grad_enabled()):
+            logits: Tensor = self.bone_aware(pose_2d)
+            return self._features(pose_2d, logits), logits
+
+    def _features(self, pose_2d: Tensor, logits: Tensor) -> Tensor:
         if self.input_form == "person":
             pose_2d = pose_2d / person_unit(pose_2d, self.skeleton.root)  # of which x, y are read
         probabilities = logits.softmax(-1, dtype=pose_2d.dtype)
@@ -93,9 +102,14 @@ class MDTF(nn.Module):
         finite = logits.isfinite().all(-1).all(-1)[..., None, None]  # (B, T, 1, 1)
         return torch.where(finite, features, math.nan)
 
-    def forward(self, pose_2d: Tensor) -> Tensor:
-        """(B, T, J, 3): x, y, confidence -> (B, T, J, 3) in normalised units."""
-        features = None if self.bone_aware is None else self.bone_features(pose_2d)
+    def forward(
+        self, pose_2d: Tensor, with_logits: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
+        """(B, T, J, 3): x, y, confidence -> (B, T, J, 3) in normalised units.
+
+        with_logits: stage 1's (B, T, J, bins) too.
+        """
+        features, logits = (None, None) if self.bone_aware is None else self._judged(pose_2d)
         if self.input_form == "person":
             unit = person_unit(pose_2d, self.skeleton.root)
             seen = person_scaled(pose_2d, self.skeleton.root, unit)
@@ -103,7 +117,8 @@ class MDTF(nn.Module):
         else:
             pose = self.lifter(pose_2d, features)
         known = self._known(pose_2d[..., :2])
-        return pose if known is None else pose + F.pad(known, (0, 1))
+        pose = pose if known is None else pose + F.pad(known, (0, 1))
+        return (pose, logits) if with_logits else pose
 
     def _known(self, xy: Tensor) -> Tensor | None:
         """x and y that the lifter need not tell, (B, T, J or 1, 2); xy: (B, T, J, 2)."""

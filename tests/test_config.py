@@ -129,6 +129,8 @@ def test_a_key_that_is_left_out_has_the_published_value():
     assert (config.input, config.output, config.loss_unit) == ("screen", "absolute", "screen")
     assert (config.bone_angle, config.bone_confidence) == ("argmax", False)
     assert (config.schedule, config.warmup) == ("exponential", 0.0)
+    assert (config.optimizer, config.bins) == ("adamw", 6)
+    assert (config.train_bone_aware, config.lambda_bins) == (False, 1.0)
     used = {name: weight for name, weight in config.loss_weights.items() if weight}
     assert used == {"n_mpjpe": 0.5, "velocity": 20.0}
     for path in SHIPPED:

@@ -1,5 +1,6 @@
 """The forms of input and output: which coordinates the networks see and answer in."""
 
+import json
 import math
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from data.clips import ClipDataset
 from lib.batch import Batch
 from lib.checkpoint import BEST, LATEST, load_checkpoint, save_checkpoint
-from lib.config import make_config
+from lib.config import ConfigError, make_config
 from lib.evaluation.predict import predict_batch
 from lib.geometry import expected_polar, flip_pose, person_scaled, person_unit
 from lib.skeleton import H36M, MPI_INF_3DHP
@@ -174,6 +176,22 @@ def test_an_expected_angle_by_hand():
     assert expected_polar(torch.full((2, 6), 1 / 6)).tolist() == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.parametrize("bins", [4, 9])
+@pytest.mark.parametrize("angle", ["argmax", "expectation"])
+def test_the_middle_of_a_bin_is_an_odd_multiple_of_half_its_width(bins, angle):
+    """Of 4 bins, 22.5°, 67.5° …; of 9, 10°, 30° …: (2 b + 1) / (2 · bins) of 180°."""
+    bone_aware = BoneAwareModule(16, 2, num_bins=bins)
+    model = MDTF(bone_aware, Lifter(H36M, 9, 16, 2), H36M, "child", bone_angle=angle).eval()
+    assert bone_aware(clips()).shape == (2, 9, 17, bins)
+    for number in range(bins):
+        logits = torch.full((2, 9, 17, bins), -100.0)
+        logits[..., number] = 0
+        model.bone_aware.forward = lambda _, logits=logits: logits
+        found = model.bone_features(clips())[:, :, 1:, 1]
+        degrees = (22.5 + 45 * number) if bins == 4 else 10 + 20 * number
+        torch.testing.assert_close(found, torch.full_like(found, degrees / 180))
+
+
 @BOTH
 @pytest.mark.parametrize("slots", ["released", "child"])
 @pytest.mark.parametrize("angle", ["argmax", "expectation"])
@@ -219,7 +237,7 @@ def test_losses_in_the_persons_unit_do_not_change_with_the_persons_size():
     for unit in ("screen", "person"):
         config = make_config({**values, "loss_unit": unit}, "a.yaml")
         model = whole(output_form="residual")
-        stage = LiftingStage(model, config, H36M, None, None, None, None, "cpu")
+        stage = LiftingStage(model, config, H36M, [], "cpu")
         pose_2d, pose_3d = clips(), clips()
         batches = [
             Batch(zoomed(pose_2d, factor), factor * pose_3d, [0, 1]) for factor in (1.0, 0.25)
@@ -242,7 +260,7 @@ def test_a_loss_in_the_persons_unit_by_hand():
     label -= label[:, :, :1].clone()
     error = torch.tensor([0.2, 0.1])[:, None, None, None] * torch.tensor([1.0, 0.0, 0.0])
     config = make_config({**CONFIG, "loss_unit": "person"}, "a.yaml")
-    stage = LiftingStage(Told(label + error), config, H36M, None, None, None, None, "cpu")
+    stage = LiftingStage(Told(label + error), config, H36M, [], "cpu")
     found = stage.losses(Batch(pose_2d, label, [0, 1]))
     assert found["mpjpe"].item() == pytest.approx((0.4 + 0.05) / 2, rel=1e-5)
 
@@ -288,6 +306,43 @@ def test_a_stage_1_that_does_not_say_its_form_has_the_published_one(tmp_path):
     save_checkpoint(tmp_path / BEST, contents)
     checkpoint = load_checkpoint(tmp_path / BEST)
     assert build_mdtf(config, checkpoint, None).bone_aware.input_form == "screen"
+
+
+def test_as_many_bins_in_both_stages(tmp_path):
+    first = make_config({**CONFIG, "stage": 1, "bins": 4}, "a.yaml")
+    weights = build_bone_aware(first).state_dict()
+    save_checkpoint(tmp_path / "first", {"model": weights, "config": first.as_dict()})
+    config = make_config({**CONFIG, "bins": 4}, "a.yaml")
+    model = build_mdtf(config, None, tmp_path / "first")
+    assert model.bone_aware.num_bins == 4
+    assert model.eval()(clips()).shape == (2, 9, 17, 3)
+    other = make_config({**CONFIG, "bins": 9}, "a.yaml")
+    found = told(build_mdtf, other, None, tmp_path / "first")
+    assert "its stage 1 tells 4 bins, the config has bins 9" in found
+    with pytest.raises(ConfigError, match="5 is not one of 4, 6, 9"):
+        make_config({**CONFIG, "bins": 5}, "a.yaml")
+
+
+@pytest.mark.parametrize("bins", [4, 9])
+def test_a_stage_1_of_other_bins_trains_and_is_scored(data, tmp_path, bins):
+    flags = ("--config", data / "stage1.yaml", "--set", f"bins={bins}", "--set", "epochs=1")
+    status, _, errors = run_train(*flags, "--new-checkpoint", tmp_path / "run")
+    assert status == 0, errors
+    report = tmp_path / "report.json"
+    flags = ("--eval-only", "--checkpoint", tmp_path / "run", "--report", report)
+    status, out, errors = run_train(*flags)
+    assert status == 0, errors
+    counts = np.array(json.loads(report.read_text())["confusion"])
+    assert counts.shape == (bins, bins)
+    assert f"0-{180 // bins}°" in out
+    # Each bone of the test clips is in the bin that holds its angle.
+    test = ClipDataset(data / "H36M-9", "test", 9)
+    pose = test.__getitems__(range(len(test))).pose_3d.double()
+    bones = pose[..., H36M.bone_children, :] - pose[..., H36M.bone_parents, :]
+    cosine = (bones[..., 2] / torch.linalg.vector_norm(bones, dim=-1)).numpy()
+    edges = np.cos(np.linspace(math.pi, 0, bins + 1))
+    expected = np.histogram(cosine, edges)[0][::-1]
+    assert np.abs(counts.sum(1) - expected).max() <= 2  # angles on an edge, to rounding
 
 
 def test_damaged_forms_are_told(tmp_path):

@@ -142,9 +142,10 @@ def test_a_stage_1_is_written_with_its_optimizer_and_the_released_accuracy(runs,
 
 NOT_RELEASED = {"bone_branch": False, "bone_slots": "child", "graph": "none", "fusion": "mean"}
 NOT_RELEASED |= {"input": "person", "output": "residual", "d_conv": 3}
-NOT_RELEASED |= {"bone_angle": "expectation", "bone_confidence": True}
+NOT_RELEASED |= {"bins": 9, "bone_angle": "expectation", "bone_confidence": True}
 # Of the optimizer alone.
 NOT_RELEASED |= {"weight_decay_on": "matrices", "schedule": "cosine", "warmup": 0.5}
+NOT_RELEASED |= {"optimizer": "muon", "train_bone_aware": True}
 
 
 @pytest.mark.parametrize("key", NOT_RELEASED)
@@ -291,6 +292,8 @@ RESUME_MISTAKES = {
     "no config": ([], {}, "--config FILE is missing"),
     "weight decay": (["--set", "weight_decay=0.1"], {}, "weight_decay is 0.1"),
     "decay": (["--set", "weight_decay_on=matrices"], {}, "weight_decay_on is 'matrices'"),
+    "optimizer": (["--set", "optimizer=muon"], {}, "optimizer is 'muon'"),
+    "schedule": (["--set", "schedule=cosine"], {}, "schedule is 'cosine'"),
     "no optimizer": ([], {"optimizer": None}, "no training state"),
     "empty": ([], {"optimizer": {"state": {}, "param_groups": []}}, "does not fit its weights"),
     "numbers": ([], {"optimizer": {"state": {0: {}}}}, "does not fit its weights"),

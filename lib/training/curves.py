@@ -47,10 +47,13 @@ def _score_panels(history: list[Line]) -> list[tuple[str, dict[str, list[float |
     _, scores = _panel(history, "test/", "")
     motion = {n: v for n, v in scores.items() if n.endswith(("mpjve", "acceleration"))}
     shares = {n: v for n, v in scores.items() if n in ("pck", "auc")}
-    others = {n: v for n, v in scores.items() if n not in {**motion, **shares}}
+    bins = {n: v for n, v in scores.items() if n.startswith("bin_")}  # of a stage 1 trained along
+    others = {n: v for n, v in scores.items() if n not in {**motion, **shares, **bins}}
     panels = [("test: mm" if motion else "test", others)]
     if motion:
         panels.append(("test: mm/frame, mm/frame²", motion))
     if shares:
         panels.append(("test: %", shares))
+    if bins:
+        panels.append(("test: stage 1", bins))
     return panels

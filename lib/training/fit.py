@@ -65,6 +65,7 @@ class Fit:
             self.config.learning_rate,
             self.config.weight_decay,
             self.config.weight_decay_on,
+            self.config.optimizer,
         )
         self.stepper = Stepper(
             stage.losses,

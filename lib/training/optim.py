@@ -2,26 +2,74 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib.parameters import groups_of
+from lib.errors import UserError
+from lib.parameters import groups_of, hidden_matrices
 
 
 def make_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float, decay_on: str
-) -> torch.optim.AdamW:
-    """AdamW over the trained parameters.
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    decay_on: str,
+    kind: str = "adamw",
+) -> torch.optim.Optimizer:
+    """AdamW over the trained parameters; kind "muon": Muon over the matrices of the blocks.
 
     decay_on: "all", as the released code does, or "matrices"; see groups_of().
+    Raises UserError: this PyTorch has no Muon.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    decayed, kept = groups_of(trained, decay_on)
-    groups = [{"params": [trained[name] for name in decayed], "weight_decay": weight_decay}]
+    hidden = hidden_matrices(trained) if kind == "muon" else []
+    rest = {name: p for name, p in trained.items() if name not in set(hidden)}
+    decayed, kept = groups_of(rest, decay_on)
+    groups = [{"params": [rest[name] for name in decayed], "weight_decay": weight_decay}]
     if kept:
-        groups.append({"params": [trained[name] for name in kept], "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+        groups.append({"params": [rest[name] for name in kept], "weight_decay": 0.0})
+    adamw = torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    if kind == "adamw":
+        return adamw
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(
+            f"optimizer muon: PyTorch {torch.__version__} has none, 2.9 and later have; update it,"
+            " or use optimizer: adamw"
+        )
+    muon = torch.optim.Muon(
+        [trained[name] for name in hidden],
+        lr=learning_rate,
+        weight_decay=weight_decay,
+        adjust_lr_fn="match_rms_adamw",  # steps as large as AdamW's: one learning rate for both
+    )
+    return MuonAndAdamW(muon, adamw)
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Two optimizers, each with its own parameters, that step and are saved as one."""
+
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
+        self.parts = {"muon": muon, "adamw": adamw}
+        super().__init__(self._groups(), {})
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parts' own groups, so that a new learning rate reaches them."""
+        return [group for part in self.parts.values() for group in part.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self.parts.values():
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises KeyError or ValueError: not a state of these optimizers."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.param_groups = self._groups()
 
 
 class MovingAverage:

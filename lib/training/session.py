@@ -74,6 +74,7 @@ def open_session(
         if checkpoint and checkpoint.config and options.resume:
             trained = make_config(checkpoint.config, str(checkpoint.path))
             _check_same_run(config, complete(trained))
+            _tell_schedule(config, trained)
         device = choose_device(options.device, processes)
         _protect_sources(options, config, checkpoint)
         seed = _choose_seed(options, checkpoint)
@@ -152,6 +153,17 @@ def _check_same_run(config: Config, trained: Config) -> None:
                 f"--resume: {field.name} is {now!r}, the run was trained with {before!r};"
                 " resume with the same config, or start anew without --resume"
             )
+
+
+def _tell_schedule(config: Config, trained: Config) -> None:
+    """A rate that counts the steps to the end moves where a resumed run has another end."""
+    if config.epochs != trained.epochs and (config.warmup or config.schedule != "exponential"):
+        logger.info(
+            "%d epochs, not %d: the learning rate goes on as if it had been %d from the start",
+            config.epochs,
+            trained.epochs,
+            config.epochs,
+        )
 
 
 def _protect_sources(options: Options, config: Config, checkpoint: Checkpoint | None) -> None:

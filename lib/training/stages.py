@@ -17,7 +17,7 @@ from lib.errors import UserError
 from lib.evaluation.predict import predict_test
 from lib.evaluation.protocol import TestSet
 from lib.evaluation.report import Report
-from lib.geometry import NUM_BINS, person_unit, polar_bins
+from lib.geometry import person_unit, polar_bins
 from lib.losses import lifting_losses
 from lib.processes import Processes
 from lib.random_state import separate_random_states
@@ -57,10 +57,12 @@ class Stage(Protocol):
     def weights(self, model: nn.Module) -> Contents: ...  # what a checkpoint holds of it
 
 
-class HasForms(Protocol):
-    """A stage 1: what its weights do not tell of it."""
+class BoneAware(Protocol):
+    """A stage 1."""
 
-    def forms(self) -> Contents: ...
+    num_bins: int
+
+    def forms(self) -> Contents: ...  # what its weights do not tell of it
 
 
 class BoneStage:
@@ -85,16 +87,20 @@ class BoneStage:
         self.batch_size, self.device = batch_size, torch.device(device)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.train_model(batch.pose_2d).float()
-        labels = polar_bins(batch.pose_3d, self.skeleton)
-        return {"total": F.cross_entropy(logits.flatten(0, 2), labels.flatten())}
+        return self.losses_of(self.train_model(batch.pose_2d), batch)
+
+    def losses_of(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """logits: (B, T, J, bins), those of the batch."""
+        labels = polar_bins(batch.pose_3d, self.skeleton, logits.shape[-1])
+        return {"total": F.cross_entropy(logits.float().flatten(0, 2), labels.flatten())}
 
     @torch.inference_mode()
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
     ) -> "BinReport":
         model.eval()
-        confusion = np.zeros((NUM_BINS, NUM_BINS), np.int64)
+        num_bins = cast(BoneAware, model).num_bins
+        confusion = np.zeros((num_bins, num_bins), np.int64)
         bones = list(self.skeleton.bone_children)
         frames = 0
         first, last = processes.share(len(self.test))
@@ -108,12 +114,12 @@ class BoneStage:
                     " or its weights are damaged: use an earlier checkpoint"
                 )
             bins = logits.argmax(-1)[..., bones]
-            labels = polar_bins(batch.pose_3d, self.skeleton)[..., bones]
+            labels = polar_bins(batch.pose_3d, self.skeleton, num_bins)[..., bones]
             if self.counted is not None:
                 counted = torch.from_numpy(self.counted[clips]).to(self.device)
                 bins, labels = bins[counted], labels[counted]
             confusion += metrics.confusion_matrix(
-                bins.cpu().numpy(), labels.cpu().numpy(), NUM_BINS
+                bins.cpu().numpy(), labels.cpu().numpy(), num_bins
             )
             frames += bins[..., 0].numel()
         parts = processes.gather((confusion, frames))
@@ -151,8 +157,9 @@ class BinReport:
         return {"protocol": self.protocol, **self.scores(), **counts}
 
     def table(self) -> str:
-        width = 180 // NUM_BINS
-        names = [f"{i * width}-{(i + 1) * width}°" for i in range(NUM_BINS)]
+        num_bins = len(self.confusion)
+        width = 180 // num_bins
+        names = [f"{i * width}-{(i + 1) * width}°" for i in range(num_bins)]
         share = self.confusion / np.maximum(1, self.confusion.sum(1, keepdims=True))
         lines = [f"protocol {self.protocol}", ""]
         lines += ["true \\ predicted" + "".join(f"{name:>9}" for name in names) + "    bones"]
@@ -202,8 +209,12 @@ class LiftingStage:
         return self.tests[0].clips
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses_of(self.train_model(batch.pose_2d), batch)
+
+    def losses_of(self, pose: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """pose: (B, T, J, 3), the prediction for the batch."""
         target = training_target(batch.pose_3d, self.skeleton.root, self.config.root_rel)
-        pred = self.train_model(batch.pose_2d).float()
+        pred = pose.float()
         if self.config.loss_unit == "person":
             unit = person_unit(batch.pose_2d, self.skeleton.root)
             pred, target = pred / unit, target / unit
@@ -244,5 +255,5 @@ class LiftingStage:
         contents: Contents = {"model": parts["lifter"].state_dict()}
         if "bone_aware" in parts:
             contents["bone_aware"] = parts["bone_aware"].state_dict()
-            contents["bone_aware_forms"] = cast(HasForms, parts["bone_aware"]).forms()
+            contents["bone_aware_forms"] = cast(BoneAware, parts["bone_aware"]).forms()
         return contents
