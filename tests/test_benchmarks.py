@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.benchmarks import BENCHMARKS, Benchmark, find_benchmark
+from data.benchmark import Benchmark
+from data.benchmarks import BENCHMARKS, find_benchmark
 from data.clips import adjacent_clips, overlapping_clips
 from data.sequences import Sequences, Video
 from lib.camera import Camera, to_screen

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.benchmarks import Benchmark
+from data.benchmark import Benchmark
 from data.cameras import CAMERAS
 from data.sequences import Sequences, join
 from data.sources import h36m

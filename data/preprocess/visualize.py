@@ -18,7 +18,8 @@ if __name__ == "__main__":
 import cv2
 import numpy as np
 
-from data.benchmarks import BENCHMARKS, Benchmark
+from data.benchmark import Benchmark
+from data.benchmarks import BENCHMARKS
 from data.sequences import SPLITS
 from data.store import open_clips
 from lib.arrays import Floats

@@ -14,7 +14,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from data.benchmarks import Benchmark, find_benchmark
+from data.benchmark import Benchmark
+from data.benchmarks import find_benchmark
 from data.loader import ClipLoader
 from lib.batch import Batch
 from lib.cli import CommandParser, log_to_stdout, logger, run_main
