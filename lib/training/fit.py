@@ -19,7 +19,7 @@ from lib.random_state import random_states, set_random_states
 from lib.released_run import training_state
 from lib.schedule import learning_rate
 from lib.training.curves import Line
-from lib.training.optim import MovingAverage, make_optimizer
+from lib.training.optim import MovingAverage, make_optimizer, set_learning_rate
 from lib.training.progress import progress_bar
 from lib.training.run import HISTORY, Run, SilentRun
 from lib.training.session import Session
@@ -261,8 +261,7 @@ class Fit:
         return self.sums.get(name, 0.0) / max(1, self.clips)
 
     def _step(self, batch: SharedBatch) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.at.step)
+        set_learning_rate(self.optimizer, self.learning_rate(self.at.step))
         try:
             sums = self.stepper(batch)
         except BadNumber as error:

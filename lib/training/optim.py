@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from lib.errors import UserError
 from lib.parameters import groups_of, hidden_matrices
 
+# Of stage 1's 65 to 72 % after four minutes, 0.02 beside AdamW's 0.002 gave most; 0.05 gave 2 less.
+MUON_RATE = 10.0
+
 
 def make_optimizer(
     model: nn.Module,
@@ -38,13 +41,20 @@ def make_optimizer(
             f"optimizer muon: PyTorch {torch.__version__} has none, 2.9 and later have; update it,"
             " or use optimizer: adamw"
         )
+    matrices = {"params": [trained[name] for name in hidden], "rate_factor": MUON_RATE}
     muon = torch.optim.Muon(
-        [trained[name] for name in hidden],
-        lr=learning_rate,
+        [matrices],
+        lr=MUON_RATE * learning_rate,
         weight_decay=weight_decay,
-        adjust_lr_fn="match_rms_adamw",  # steps as large as AdamW's: one learning rate for both
+        adjust_lr_fn="original",  # × sqrt(rows / columns) where there are more rows
     )
     return MuonAndAdamW(muon, adamw)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Before a step; Muon's matrices get MUON_RATE times the rate of the rest."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
