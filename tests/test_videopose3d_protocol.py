@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from data.benchmarks import BENCHMARKS
-from data.clips import centred_windows, covering_windows
+from data.clips import ClipDataset, centred_windows, covering_windows
 from data.preprocess import h36m_videopose3d
 from data.sequences import Sequences, Video
 from lib.camera import H36M_CAMERAS
 from lib.checkpoint import BEST
 from lib.config import load_config
 from lib.evaluation.frames import TestFrames
+from lib.evaluation.predict import predict
 from lib.evaluation.videopose3d import evaluate_videopose3d
 from lib.skeleton import H36M
+from model.build import load_mdtf
 from tests.mistakes import told
 from tests.training import CONFIG, run_command, run_train
 from tests.videopose3d_files import CAMERA_NAMES, make_content, write_content
@@ -218,6 +220,16 @@ def test_both_stages_train_and_the_report_says_how_it_was_scored(rng, tmp_path):
     assert last["remarks"] != once["remarks"] and last["mpjpe"] != once["mpjpe"]
     assert last["per_joint"]["pelvis"] > 0 == zeroed["per_joint"]["pelvis"]
     assert {"mpjpe", "p_mpjpe", "n_mpjpe", "mpjve"} <= set(last)
+    clips = ClipDataset(tmp_path / "data_2d_h36m_cpn_ft_h36m_dbb-9", "test", T)
+    model = load_mdtf(tmp_path / "stage2" / BEST)
+    poses = predict(model, clips.__getitems__(list(range(16))).pose_2d, H36M, flip=True)
+    windows, frames = clips.source.frame_ids, clips.source.test_frames()
+    for report, choices in (
+        (last, ("twice", "kept")), (once, ("once", "kept")), (zeroed, ("twice", "zeroed")),
+    ):  # fmt: skip
+        _, (p1, p2, p3, velocity) = scored_one_by_one(poses, windows, frames, *choices)
+        scores = [report[name] for name in ("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve")]
+        assert scores == pytest.approx([p1, p2, p3, velocity], rel=1e-5)
     history = json.loads((tmp_path / "stage2" / "history.jsonl").read_text().splitlines()[-1])
     assert history["test/mpjpe"] == pytest.approx(last["mpjpe"])
 
