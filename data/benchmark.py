@@ -218,6 +218,7 @@ class Benchmark:
             limb_rotations=config.limb_rotations,
             missing_joints=config.missing_joints,
             exact_keypoints=1.0 if config.use_proj_as_2d else config.exact_keypoints,
+            per_epoch=config.views_per_epoch,
             fixed=config.views == "fixed",
         )
         return RenderedClips(motions, config.n_frames, rendering)

@@ -32,7 +32,7 @@ class Rendering:
     frame_rates: the least and the largest of the videos; mixed_bodies: the share of clips whose
     upper body moves as in another recording; limb_rotations: … whose limbs are turned;
     missing_joints: … in which joints are not found; exact_keypoints: … whose 2D is exact;
-    fixed: each epoch has the same clips.
+    per_epoch: how many clips an epoch has of the same motion; fixed: each epoch has the same clips.
     """
 
     frame_rates: tuple[float, float] = (15.0, 60.0)
@@ -40,6 +40,7 @@ class Rendering:
     limb_rotations: float = 0.3
     missing_joints: float = 0.1
     exact_keypoints: float = 0.1
+    per_epoch: int = 1
     fixed: bool = False
 
 
@@ -52,7 +53,7 @@ class RenderedClips:
         self._parts: list[tuple[int, int, int]] = []
         for number, motion in enumerate(motions):
             count = max(1, round(motion.share * len(motion.frames) / n_frames))
-            self._parts += [(number, part, count) for part in range(count)]
+            self._parts += [(number, part, count) for part in range(count)] * rendering.per_epoch
 
     def __len__(self) -> int:
         return len(self._parts)

@@ -105,6 +105,7 @@ class Config:
     # Of `dataset: mocap` (data/views.py). frame_rate: of the network's clips; 0: as the videos
     frame_rate: float = _key(0.0, low=0, high=50)
     views: str = _key("fresh", choices=("fresh", "fixed"))  # in each epoch, or the same in all
+    views_per_epoch: int = _key(1, low=1)  # how many clips an epoch has of the same motion
     frame_rates: tuple[float, float] = _key((15.0, 60.0), low=1, high=500)  # of training clips
     # Shares of the training clips: the upper body moves as in another recording; limbs are turned
     # at random; joints are missing in some frames; the 2D is exact
@@ -168,8 +169,8 @@ MODEL_KEYS = (
 
 # What only a data set has whose training clips are rendered.
 RENDERING_KEYS = (
-    "frame_rate", "views", "frame_rates", "mixed_bodies", "limb_rotations", "missing_joints",
-    "exact_keypoints",
+    "frame_rate", "views", "views_per_epoch", "frame_rates", "mixed_bodies", "limb_rotations",
+    "missing_joints", "exact_keypoints",
 )  # fmt: skip
 # What a protocol may leave to the config.
 PROTOCOL_KEYS = ("last_window", "predicted_root")
