@@ -5,7 +5,8 @@ from contextlib import closing
 
 import torch
 
-from data.benchmarks import Benchmark, benchmark_of, find_benchmark, skeleton_of
+from data.benchmark import Benchmark
+from data.benchmarks import benchmark_of, find_benchmark, skeleton_of
 from data.loader import ClipLoader
 from lib import memory
 from lib.checkpoint import Checkpoint, load_weights

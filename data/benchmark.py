@@ -85,9 +85,10 @@ class Benchmark:
 
     def at(self, path: Path) -> "Benchmark":
         """With the joints of a file or a folder of clips. Raises UserError."""
-        if self.read_joints is None or (path.is_dir() and not (path / INDEX).is_file()):
-            return self
-        if path.is_dir():
+        is_stored = (path / INDEX).is_file()
+        if self.read_joints is None or not (is_stored or path.is_file()):
+            return self  # whoever opens it will say what is missing
+        if is_stored:
             skeleton = ArrayClips(path, "test", self.door).skeleton or self.skeleton
         else:
             skeleton = self.read_joints(path)
@@ -186,7 +187,8 @@ class Benchmark:
         self._check(config)
         if self.read_joints is not None:
             for folder in config.clips_dirs:
-                self._check_joints(folder)
+                if (folder / INDEX).is_file():
+                    self._check_joints(folder)
         dataset = ClipDataset(
             config.clips_dirs if split == "train" else config.clips_dir,
             split,

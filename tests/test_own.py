@@ -153,6 +153,18 @@ def test_the_demo_needs_human36ms_joints(trained):
     assert "other joints than Human3.6M's" in told(VideoLifter.from_checkpoint, trained)
 
 
+def test_without_clips_the_command_that_makes_them_is_named(trained, tmp_path):
+    config = trained.parent / "stage1.yaml"
+    for flags in (
+        ("--config", config, "--new-checkpoint", tmp_path / "run", "--set", "n_frames=8"),
+        ("--eval-only", "--checkpoint", trained, "--set", f"data_root={tmp_path}"),
+    ):
+        status, _, errors = run_train(*flags)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert "no data set; make it with: python data/preprocess/own.py --n-frames" in errors
+        assert errors.rstrip().endswith("--dt-file dancers.npz")
+
+
 def test_a_film_of_the_file_and_of_its_clips(place, tmp_path):
     for source in ("dancers.npz", "dancers-9"):
         flags = [place / source, "--dataset", "own", "--frames", 2, "--output", tmp_path / "a.gif"]
