@@ -46,6 +46,12 @@ quickstart: install
 		--stage1-checkpoint $(OUT)/stage1/best_epoch.pth.tr
 	$(RUN) train.py --eval-only --config configs/quickstart/tiny.yaml --checkpoint $(OUT)/stage2 \
 		--report $(OUT)/report.json
+	@printf '%s\n' '' 'All of it works. What to try next:' \
+		'  one of these motions as a film: $(RUN) data/preprocess/visualize.py $(OUT)/data/synthetic.pkl --output walk.mp4' \
+		'  a part left out: $(RUN) train_twostage.py --config configs/quickstart/tiny.yaml --set graph=none \' \
+		'    --new-checkpoint $(OUT)/no_graph --stage1-checkpoint $(OUT)/stage1/best_epoch.pth.tr' \
+		'  a video, by weights that learnt real motion: make demo, then $(RUN) demo/vis.py --video my_video.mp4' \
+		'  real data: README.md, Data; docs/benchmark.md'
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest $(TEST_FLAGS)
