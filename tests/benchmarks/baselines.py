@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from data.benchmark import Benchmark
-from data.benchmarks import find_benchmark
+from data.benchmarks import benchmark_of, find_benchmark
 from data.loader import ClipLoader
+from data.mocap_benchmark import HELD_OUT, VALIDATION
+from data.preprocess.mocap_benchmark import folder_of
 from lib.batch import Batch
 from lib.cli import CommandParser, log_to_stdout, logger, run_main
 from lib.config import Config, load_config
@@ -40,9 +42,6 @@ from tests.benchmarks.rivals import (
 )
 from tests.benchmarks.timing import machine
 
-# The sets of the motion capture benchmark, by the beginnings of their folders' names.
-VALIDATION = ("mocap", "mocap-exact")
-FINAL = ("mocap-sport", "mocap-sport-exact", "mocap-everyday", "mocap-everyday-exact")
 PARAMETERS = 933_795  # of MDTF Tiny with stage 1
 MLP_WIDTH, FRAMES = 384, 256  # frames of a batch
 CLIPS, POOL = 16, 128  # clips of a batch; clips whose frames are mixed
@@ -112,7 +111,12 @@ METHODS: dict[str, Method] = {
 def test_sets(config: Config, *, final: bool) -> list[str]:
     """The folders that are scored. Raises UserError: this data set has no test sets of its own."""
     if config.dataset == "mocap":
-        return [f"{name}-{config.n_frames}" for name in (FINAL if final else VALIDATION)]
+        return [
+            folder_of(name, is_exact, config.n_frames)
+            for name in HELD_OUT
+            if (name != VALIDATION) == final
+            for is_exact in (False, True)
+        ]
     if final:
         raise UserError(f"--final: {config.dataset} has one test split; leave it out")
     return [config.subset_list[0]]
@@ -158,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     root = [f"data_root={options.data_root}"] if options.data_root else []
     config = load_config(options.config, [*options.set, *root], stage=2)
-    benchmark = find_benchmark(config.dataset)
+    config = find_benchmark(config.dataset).complete(config)
+    benchmark = benchmark_of(config)
     if not benchmark.projects:
         raise UserError(f"{config.dataset}: its labels are no projections, as these methods need")
-    config = benchmark.complete(config)
     names = test_sets(config, final=options.final)
     if options.report:
         refuse_same_file(options.report, [options.config, *config.clips_dirs])
