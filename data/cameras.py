@@ -100,24 +100,25 @@ def draw_anywhere(rng: np.random.Generator, motion: Floats) -> View:
 
     For a motion that goes far it stands farther off than DISTANCE.
     """
-    middle = middle_of(motion)
+    points = np.ascontiguousarray(rearrange(motion, "t j xyz -> xyz (t j)"))
+    middle = (points.min(1) + points.max(1)) / 2
     focal, distance = log_uniform(rng, *FOCAL), log_uniform(rng, *DISTANCE)
     height, heading = rng.uniform(*HEIGHT), rng.uniform(0, 2 * math.pi)
     roll = math.radians(ROLL_DEGREES * rng.standard_normal())
     target = middle + rng.uniform(-1, 1, 3) * AIM_SPREAD
     place = rng.uniform(-1, 1, 2)
+    camera = Camera("anywhere", (IMAGE, IMAGE), (0.0, 0.0), (0.0, 0.0))
     while True:
         x, y = middle[0] + distance * math.cos(heading), middle[1] + distance * math.sin(heading)
-        camera = Camera("anywhere", (IMAGE, IMAGE), (focal, focal), (0.0, 0.0))
         view = View(camera, np.array([x, y, height]), target, roll)
-        points = view.to_camera(motion)
-        if points[..., 2].min() > NEAREST:
-            pixels = camera.project(points).reshape(-1, 2)
-            low, high = pixels.min(0), pixels.max(0)
+        right, down, depth = view.rotation @ (points - view.position[:, None])
+        if depth.min() > NEAREST:
+            pixels = focal * np.stack([right, down]) / depth
+            low, high = pixels.min(1), pixels.max(1)
             if (high - low).max() < LARGEST:
                 break
         distance, focal = distance * FARTHER, max(focal * WIDER, FOCAL[0])
     free = np.maximum(IMAGE - 2 * BORDER - (high - low), 0) / 2
     shift = -(low + high) / 2 + place * free * OFF_CENTRE
     cx, cy = (IMAGE / 2 + np.clip(shift, -MAX_SHIFT, MAX_SHIFT)).tolist()
-    return replace(view, camera=replace(camera, center=(cx, cy)))
+    return replace(view, camera=replace(camera, focal=(focal, focal), center=(cx, cy)))

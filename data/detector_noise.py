@@ -37,8 +37,13 @@ TORSO_MM, LIMB_MM = 120.0, 50.0
 BONE_RADIUS = np.array(
     [TORSO_MM if H36M.names[j] in ("spine", "thorax") else LIMB_MM for j in H36M.bone_children]
 )
-# A joint is not hidden by the bones it belongs to.
-TOUCHES = np.array([[joint in bone for bone in H36M.bones] for joint in range(H36M.num_joints)])
+# (J, K) how far behind a bone a joint is hidden by it: never by the bones that it belongs to.
+BEHIND_MM = np.array(
+    [
+        [np.inf if joint in bone else LIMB_MM for bone in H36M.bones]
+        for joint in range(H36M.num_joints)
+    ]
+)
 _PARENTS, _CHILDREN = list(H36M.bone_parents), list(H36M.bone_children)
 
 
@@ -84,24 +89,30 @@ def drift(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
 def hidden(pose: Floats) -> Floats:
     """How much of each joint is hidden behind another part of the body: (T, J, 3) -> (T, J), 0..1.
 
-    pose: 2.5D in mm.
+    pose: 2.5D in mm; the result has its type.
     """
-    # One array a coordinate: (T, J, K) each, the joint's offset from the bone's nearest point.
+    # One array a coordinate: (T, J, K) each, the joint's offset from the bone's start and then
+    # from the bone's nearest point; in place, because this is most of the time that a clip takes.
     joints = [np.ascontiguousarray(pose[..., axis]) for axis in range(3)]
     starts = [joint[:, None, _PARENTS] for joint in joints]  # (T, 1, K)
     bone_x, bone_y, bone_z = (
         joint[:, None, _CHILDREN] - start for joint, start in zip(joints, starts, strict=True)
     )
     x, y, z = (joint[:, :, None] - start for joint, start in zip(joints, starts, strict=True))
-    squared = np.maximum(bone_x * bone_x + bone_y * bone_y, 1.0)
-    along = np.clip((x * bone_x + y * bone_y) / squared, 0.0, 1.0)
-    x -= along * bone_x
-    y -= along * bone_y
-    z -= along * bone_z
-    behind = (z > LIMB_MM) & ~TOUCHES
+    along, share = x * bone_x, y * bone_y
+    along += share
+    along /= np.maximum(bone_x * bone_x + bone_y * bone_y, 1.0)
+    np.maximum(along, 0.0, out=along)
+    np.minimum(along, 1.0, out=along)
+    for offset, bone in ((x, bone_x), (y, bone_y), (z, bone_z)):
+        offset -= np.multiply(along, bone, out=share)
+    x *= x
+    y *= y
+    x += y
+    x *= -0.5
+    x /= (BONE_RADIUS**2).astype(pose.dtype)
     # The largest of the exponentials is that of the largest exponent.
-    closeness = -0.5 * (x * x + y * y) / BONE_RADIUS**2
-    most: Floats = np.exp(np.where(behind, closeness, -np.inf).max(-1))
+    most: Floats = np.exp(np.where(z > BEHIND_MM.astype(pose.dtype), x, -np.inf).max(-1))
     return most
 
 
@@ -119,8 +130,11 @@ def detect(
     scale, as a detector's heatmap widens.
     """
     pose = image * factor[:, None, None]
-    step = np.diff(image[..., :2], axis=0, prepend=image[:1, :, :2]) * factor[:, None, None]
-    speed = np.linalg.norm(step, axis=-1) * (fps / H36M_FPS)
+    step = np.zeros((*image.shape[:2], 2), image.dtype)
+    np.subtract(image[1:, :, :2], image[:-1, :, :2], out=step[1:])
+    step *= factor[:, None, None]
+    step *= step
+    speed = np.sqrt(step[..., 0] + step[..., 1]) * (fps / H36M_FPS)
     difficulty = np.minimum(speed / FAST_MM, 1.5) + hidden(pose)  # (T, J), 0..2.5
     tail = np.exp((0.35 + 0.25 * difficulty) * drift(rng, difficulty.shape))
     scale = JOINT_MM * (1 + difficulty) * tail  # (T, J) mm
@@ -141,35 +155,36 @@ def detect(
 ALONG_LIMB = 0.1  # hips and shoulders: at most so much of the bone below them, or twice that of
 # the bone above; the same on the left and the right
 ALONG_TRUNK = 0.03  # the joints of the middle line: standard deviation, a share of the trunk
-
-_PELVIS, _THORAX = H36M.index("pelvis"), H36M.index("thorax")
-_MIDDLE = [H36M.index(name) for name in ("pelvis", "spine", "thorax", "neck", "head")]
-
-
-def _limbs(above: int, joint: str, below: str) -> tuple[int, list[int], list[int]]:
-    sides = ("left", "right")
-    return (
-        above,
-        [H36M.index(f"{side}_{joint}") for side in sides],
-        [H36M.index(f"{side}_{below}") for side in sides],
-    )
+LIMBS = (("pelvis", "hip", "knee"), ("thorax", "shoulder", "elbow"))  # above, what moves, below
+MIDDLE = ("pelvis", "spine", "thorax", "neck", "head")
 
 
-_LIMBS = (_limbs(_PELVIS, "hip", "knee"), _limbs(_THORAX, "shoulder", "elbow"))
+def _shifts() -> Floats:
+    """(9, J, J): each a linear map of the joints, the shift of strength 1 of one kind."""
+    index = H36M.index
+    shifts = np.zeros((4, H36M.num_joints, H36M.num_joints))
+    for kind, (above, joint, below) in enumerate(LIMBS):
+        for side in ("left", "right"):
+            here = index(f"{side}_{joint}")
+            shifts[2 * kind, here, [index(f"{side}_{below}"), here]] = 1, -1
+            shifts[2 * kind + 1, here, [here, index(above)]] = 2, -2
+    trunk = np.zeros((len(MIDDLE), H36M.num_joints, H36M.num_joints))
+    for kind, name in enumerate(MIDDLE):
+        trunk[kind, index(name), [index("thorax"), index("pelvis")]] = 1, -1
+    return np.concatenate([shifts, trunk])
+
+
+_SHIFTS = _shifts()
 
 
 def shift_joints(rng: np.random.Generator, pixels: Floats) -> Floats:
     """Joints (T, J, 2) where another convention has them: moved along the body, by a random
     amount up to ALONG_LIMB and ALONG_TRUNK."""
-    along = rng.uniform(-ALONG_LIMB, ALONG_LIMB, (len(_LIMBS), 2)) * rng.random()
-    shifted = pixels.copy()
-    for (above, joints, below), (down, out) in zip(_LIMBS, along.tolist(), strict=True):
-        here = pixels[:, joints]
-        shifted[:, joints] += down * (pixels[:, below] - here)
-        shifted[:, joints] += 2 * out * (here - pixels[:, above, None])
-    trunk = pixels[:, _THORAX] - pixels[:, _PELVIS]
-    up = rng.standard_normal(len(_MIDDLE)) * ALONG_TRUNK * rng.random()
-    shifted[:, _MIDDLE] += up[:, None] * trunk[:, None]
+    limbs = rng.uniform(-ALONG_LIMB, ALONG_LIMB, 2 * len(LIMBS)) * rng.random()
+    trunk = rng.standard_normal(len(MIDDLE)) * ALONG_TRUNK * rng.random()
+    strength = np.concatenate([limbs, trunk])
+    shift = (strength[:, None, None] * _SHIFTS).sum(0)
+    shifted: Floats = pixels + shift @ pixels
     return shifted
 
 

@@ -77,6 +77,8 @@ class RenderedClips:
         view = draw_anywhere(rng, motion)
         image, factor = image_and_depth(view.to_camera(motion), view.camera)
         size = view.camera.size
+        # Half the numbers, twice the speed, and less than a thousandth of a pixel.
+        image, factor = image.astype(np.float32), factor.astype(np.float32)
         pose_2d = np.empty_like(image)
         if rng.random() < rendering.exact_keypoints:
             pose_2d[..., :2], pose_2d[..., 2] = image[..., :2], 1.0

@@ -169,7 +169,8 @@ def _tell_schedule(config: Config, trained: Config) -> None:
 def _protect_sources(options: Options, config: Config, checkpoint: Checkpoint | None) -> None:
     """Before any work: no result may replace what the run reads."""
     sources = [options.config, checkpoint.path if checkpoint else None, *config.clips_dirs]
-    sources.append(find_path(config.data_root) / config.dt_file)
+    if config.dt_file:
+        sources.append(find_path(config.data_root) / config.dt_file)
     if options.stage1_checkpoint:
         stage1 = find_path(options.stage1_checkpoint)
         sources.append(stage1 / BEST if stage1.is_dir() else stage1)
