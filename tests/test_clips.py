@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.clips import ClipDataset, adjacent_clips, clip_index, overlapping_clips
+from data.clips import (
+    ClipDataset,
+    adjacent_clips,
+    clip_index,
+    covering_clips,
+    overlapping_clips,
+)
 from data.sequences import Sequences, Video
 from lib.camera import H36M_CAMERAS
 from tests.mistakes import told
@@ -66,6 +72,33 @@ def test_clips_of_human36m(frames, stride):
     sources = ["a"] * 500 + ["b"] * 300
     for windows, step in ((overlapping_clips, stride), (adjacent_clips, frames)):
         assert windows(sequences, frames).tolist() == clips_one_by_one(sources, frames, step)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    frames=st.integers(1, 12),
+    step=st.integers(1, 4),
+)
+def test_covering_clips_hold_every_frame_and_keep_the_step(lengths, frames, step):
+    sources = np.repeat(np.arange(len(lengths)), lengths)
+    clips = covering_clips(sources, frames, step)
+    assert set(clips.ravel()) == set(range(len(sources)))
+    assert (sources[clips] == sources[clips[:, :1]]).all()
+    moves = np.diff(clips, axis=1)
+    assert set(moves.ravel()) <= {step, 0}
+    # No clip is there twice or for nothing, and only the end of a video is repeated.
+    count = sum(-(-len(range(first, n, step)) // frames) for n in lengths for first in range(step))
+    assert len(clips) == count
+    ends = np.cumsum(lengths)[sources[clips[:, :-1]]]
+    assert (clips[:, :-1][moves == 0] >= (ends - step)[moves == 0]).all()
+
+
+def test_covering_clips_by_hand():
+    """A video of 7 frames, every second one, clips of 3: 0 2 4 6 and 1 3 5; then one of 2."""
+    sources = ["a"] * 7 + ["b"] * 2
+    expected = [[0, 2, 4], [2, 4, 6], [1, 3, 5], [7, 7, 7], [8, 8, 8]]
+    assert covering_clips(sources, 3, 2).tolist() == expected
 
 
 # --- Several data sets ------------------------------------------------------------------------

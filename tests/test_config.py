@@ -8,6 +8,7 @@ import pytest
 from data.benchmarks import find_benchmark
 from lib.config import Config, ConfigError, load_config, make_config
 from lib.files import PROJECT_ROOT
+from tests.mistakes import told
 
 H36M_FILES = find_benchmark("h36m")
 SHIPPED = sorted(PROJECT_ROOT.glob("configs/**/*.yaml"))
@@ -289,6 +290,14 @@ def test_a_missing_key_is_named(key):
         ("subset_list", [243]),
         ("lambda_scale", -1),
         ("lambda_lv", "off"),
+        ("views", "new"),
+        ("frame_rates", 25),
+        ("frame_rates", [25]),
+        ("frame_rates", [60, 15]),
+        ("frame_rates", [0, 15]),
+        ("frame_rates", ["slow", 15]),
+        ("frame_rate", 60),
+        ("mixed_bodies", 1.5),
     ],
 )
 def test_a_bad_value_is_named_with_its_key(key, value):
@@ -349,6 +358,18 @@ def test_a_key_of_before_is_read_under_its_new_name():
 
 
 # --- --set ------------------------------------------------------------------------------------
+
+
+def test_a_range_of_numbers():
+    config = make_config({**REQUIRED, "frame_rates": [12, 2.5e1]}, "a.yaml")
+    assert config.frame_rates == (12.0, 25.0)
+    assert make_config(config.as_dict(), "checkpoint") == config
+
+
+def test_only_rendered_clips_have_keys_of_rendering():
+    for key, value in (("views", "fixed"), ("frame_rate", 25), ("frame_rates", [25, 25])):
+        config = H36M_FILES.complete(make_config({**REQUIRED, key: value}, "a.yaml"))
+        assert f"key {key!r}: " in told(H36M_FILES.open, config, "train")
 
 
 def test_overrides():
