@@ -105,7 +105,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise _Refused(f"{module}.{name}") from None
+            raise _Refused(ascii(f"{module}.{name}")[1:-1]) from None  # in one line
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from data.sources.own import read, read_joints
 from demo import VideoLifter
 from lib.checkpoint import BEST
 from lib.evaluation.predict import predict
+from lib.files import PROJECT_ROOT
 from lib.skeleton import H36M, MPI_INF_3DHP, Skeleton
 from model.build import load_mdtf
 from tests.mistakes import Call, told
@@ -209,6 +210,21 @@ def test_the_example_agrees_with_itself(tmp_path):
             errors.append(np.linalg.norm(pixels - seen[..., :2], axis=-1))
     assert len(keys) == 2 * 6 * 4
     assert np.median(np.concatenate(errors)) < 20
+
+
+def test_the_documented_lines_write_a_file_that_is_read(tmp_path, rng, monkeypatch):
+    code = (PROJECT_ROOT / "docs" / "own_data.md").read_text().split("```python")[1].split("```")[0]
+    (tmp_path / "data" / "motion3d").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    sequences = [
+        (split, "a", poses(rng, 5, (1920, 1080), 17)[0][..., :2], rng.normal(0, 400, (5, 17, 3)))
+        for split in ("train", "test")
+    ]
+    exec(code, {"my_sequences": sequences})
+    splits = dict(read(tmp_path / "data" / "motion3d" / "own.npz"))
+    assert splits["test"].videos[0].camera.size == (1920, 1080)
+    assert splits["train"].videos[0].fps == 30
+    assert (splits["test"].confidence == 1).all()
 
 
 # --- Skeletons --------------------------------------------------------------------------------

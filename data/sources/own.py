@@ -100,7 +100,8 @@ class _Archive:
                 continue
             split, _, rest = name.partition("/")
             sequence, _, kind = rest.rpartition("/")
-            if split not in SPLITS or not sequence or kind not in OF_SEQUENCE:
+            is_known = split in SPLITS and sequence and kind in OF_SEQUENCE
+            if not is_known or not name.isprintable():
                 words = f"SPLIT/NAME/ARRAY with a split of {', '.join(SPLITS)} and an array of"
                 raise self.wrong(
                     f"array {name!r} is none of {', '.join(GLOBAL)}, nor {words}"
