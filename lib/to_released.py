@@ -26,6 +26,7 @@ from lib.released import (
 )
 from lib.released_run import FIXED_TRAINING, MOMENTS
 from lib.schedule import learning_rate
+from lib.skeleton import H36M
 
 # What the released model always is; it has no switch for them.
 FIXED = {
@@ -80,6 +81,10 @@ def _config(checkpoint: Checkpoint) -> Config:
     config = make_config(checkpoint.config, str(checkpoint.path))
     for key, only in FIXED.items():
         _refuse_other(checkpoint.path, key, getattr(config, key), only)
+    if config.joints not in ((), H36M.names):
+        raise UserError(
+            f"{checkpoint.path}: trained on joints that the released code does not have"
+        )
     # Whoever exports stage 2 needs a stage 1 for it there.
     for key, value in (checkpoint.bone_aware_forms or {}).items():
         _refuse_other(checkpoint.path, f"a stage 1 of {key}", value, FIXED[key])

@@ -11,6 +11,7 @@ from data.preprocess import own as door
 from data.preprocess import synthetic, visualize
 from data.sources.own import read, read_joints
 from demo import VideoLifter
+from lib import to_released
 from lib.checkpoint import BEST
 from lib.evaluation.predict import predict
 from lib.files import PROJECT_ROOT
@@ -150,8 +151,13 @@ def test_data_of_other_joints_are_refused(trained, arrays, tmp_path):
     assert "those of h36m are fixed" in errors
 
 
-def test_the_demo_needs_human36ms_joints(trained):
+def test_the_demo_and_the_released_code_need_human36ms_joints(trained):
     assert "other joints than Human3.6M's" in told(VideoLifter.from_checkpoint, trained)
+    output = trained.parent / "released.pth.tr"
+    assert "joints that the released code does not have" in told(
+        to_released.main, [str(trained), str(output)]
+    )
+    assert not output.exists()
 
 
 def test_without_clips_the_command_that_makes_them_is_named(trained, tmp_path):
