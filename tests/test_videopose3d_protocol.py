@@ -18,7 +18,7 @@ from lib.evaluation.videopose3d import evaluate_videopose3d
 from lib.skeleton import H36M
 from model.build import load_mdtf
 from tests.mistakes import told
-from tests.training import CONFIG, run_command, run_train
+from tests.training import CONFIG, read_run, run_command, run_train
 from tests.videopose3d_files import CAMERA_NAMES, make_content, write_content
 
 BENCHMARK = BENCHMARKS["h36m_videopose3d"]
@@ -208,6 +208,8 @@ def test_both_stages_train_and_the_report_says_how_it_was_scored(rng, tmp_path):
         *stage1,
     )  # fmt: skip
     assert status == 0, errors
+    # 40 clips, plain and mirrored, in batches of 50: two steps.
+    assert read_run(tmp_path / "stage2")[0]["training"]["optimizer"]["state"][0]["step"] == 2
     found = {}
     for choice in ("last_window=twice", "last_window=once", "predicted_root=zeroed"):
         report = tmp_path / "report.json"
