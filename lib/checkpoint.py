@@ -18,6 +18,7 @@ from lib.errors import UserError
 from lib.files import find_path, listing, write_atomic
 from lib.format_1 import turned_training
 from lib.released import (
+    RELEASED_FORMS,
     Contents,
     State,
     is_released,
@@ -51,6 +52,7 @@ class Checkpoint:
     best: float | None
     training: Contents | None  # what --resume needs: optimizer, random states …
     released: ReleasedRun | None  # the same, from a released file
+    is_released: bool = False  # whether the file has the released names
 
     @property
     def can_resume(self) -> bool:
@@ -178,6 +180,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         released=released_run(found, stage, raw, trained_names(contents), epoch, best)
         if is_released(contents)
         else None,
+        is_released=is_released(contents),
     )
 
 
@@ -228,6 +231,13 @@ def check_agreement(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: a checkpoint of stage {checkpoint.stage}, but the config is of"
             f" stage {config.stage}"
         )
+    if checkpoint.is_released:
+        for key, only in RELEASED_FORMS.items():
+            if getattr(config, key) != only:
+                raise UserError(
+                    f"{checkpoint.path}: a released checkpoint, whose {key} is {only!r}; the config"
+                    f" says {getattr(config, key)!r}"
+                )
     if checkpoint.config is None:
         return
     own = make_config(checkpoint.config, str(checkpoint.path))

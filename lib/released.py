@@ -11,6 +11,12 @@ Contents = dict[str, Any]  # of a checkpoint file: who uses a value checks it
 Names = Iterator[tuple[str, str]]  # pairs (released name, our name)
 T = TypeVar("T")
 
+# What the released model always is and its weights do not tell.
+RELEASED_FORMS = {
+    "input": "screen",
+    "output": "absolute",
+    "bone_angle": "argmax",
+}
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -17,6 +17,7 @@ from lib.config import Config, make_config
 from lib.errors import UserError
 from lib.files import refuse_same_file
 from lib.released import (
+    RELEASED_FORMS,
     Contents,
     State,
     accuracy_with_root,
@@ -30,12 +31,10 @@ from lib.skeleton import H36M
 
 # What the released model always is; it has no switch for them.
 FIXED = {
-    "input": "screen",
-    "output": "absolute",
+    **RELEASED_FORMS,
     "bone_branch": True,
     "bone_slots": "released",
     "bins": 6,
-    "bone_angle": "argmax",
     "bone_confidence": False,
     "graph": "both",
     "fusion": "learned",
@@ -86,8 +85,8 @@ def _config(checkpoint: Checkpoint) -> Config:
             f"{checkpoint.path}: trained on joints that the released code does not have"
         )
     # Whoever exports stage 2 needs a stage 1 for it there.
-    for key, value in (checkpoint.bone_aware_forms or {}).items():
-        _refuse_other(checkpoint.path, f"a stage 1 of {key}", value, FIXED[key])
+    stage1_input = (checkpoint.bone_aware_forms or {}).get("input", FIXED["input"])
+    _refuse_other(checkpoint.path, "a stage 1 of input", stage1_input, FIXED["input"])
     return config
 
 

@@ -22,7 +22,7 @@ from model.lifter import Lifter
 from model.mdtf import MDTF
 from tests.mistakes import told
 from tests.models import clips, unsettle
-from tests.samples import CONFIG
+from tests.samples import CONFIG, released_checkpoint, released_pair
 from tests.training import read_run, run_train, stage2_flags
 
 BOTH = pytest.mark.parametrize("skeleton", [H36M, MPI_INF_3DHP], ids=["h36m", "3dhp"])
@@ -306,6 +306,18 @@ def test_a_stage_1_that_does_not_say_its_form_has_the_published_one(tmp_path):
     save_checkpoint(tmp_path / BEST, contents)
     checkpoint = load_checkpoint(tmp_path / BEST)
     assert build_mdtf(config, checkpoint, None).bone_aware.input_form == "screen"
+
+
+@pytest.mark.parametrize("key", ["input=person", "output=residual", "bone_angle=expectation"])
+def test_a_released_checkpoint_in_another_form_is_refused(tmp_path, key):
+    """Its file holds no config that could disagree, and the shapes are the same."""
+    first, second = released_pair()
+    paths = (released_checkpoint(tmp_path / f"{n}" / BEST, w) for n, w in ((1, first), (2, second)))
+    path_1, path_2 = paths
+    name, value = key.split("=")
+    config = make_config({**CONFIG, name: value}, "a.yaml")
+    assert f"a released checkpoint, whose {name} is " in told(load_mdtf, path_2, config, path_1)
+    assert load_mdtf(path_2, make_config(CONFIG, "a.yaml"), path_1).input_form == "screen"
 
 
 def test_as_many_bins_in_both_stages(tmp_path):

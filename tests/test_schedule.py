@@ -5,6 +5,7 @@ import pytest
 from lib.config import make_config
 from lib.schedule import learning_rate
 from lib.training.fit import GO_ON, STOP, Fit
+from lib.training.session import tell_schedule
 from lib.training.step import Stepper
 from tests.training import assert_same_end, read_run, run_train, stage2_flags
 
@@ -34,6 +35,18 @@ def test_a_warm_up_may_end_between_two_steps():
     """1.6 of 8 steps rise: 1/1.6 of the rate in the first one, then all of it."""
     config = make_config({**REQUIRED, "warmup": 0.2}, "a.yaml")
     assert [learning_rate(config, 0, step, 4) for step in range(2)] == pytest.approx([5.0, 8.0])
+
+
+def test_another_number_of_epochs_moves_the_schedule_and_is_told(caplog):
+    caplog.set_level("INFO", logger="mdtf")
+    trained = make_config({**REQUIRED, "schedule": "cosine"}, "a.yaml")
+    longer = make_config({**trained.as_dict(), "epochs": 5}, "a.yaml")
+    tell_schedule(trained, trained)
+    plain = [make_config({**REQUIRED, "epochs": epochs}, "a.yaml") for epochs in (2, 3)]
+    tell_schedule(*plain)
+    assert not caplog.records
+    tell_schedule(longer, trained)
+    assert "5 epochs, not 2: the learning rate goes on as if" in caplog.text
 
 
 def test_a_run_stopped_in_its_schedule_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def open_session(
         if checkpoint and checkpoint.config and options.resume:
             trained = make_config(checkpoint.config, str(checkpoint.path))
             _check_same_run(config, complete(trained))
-            _tell_schedule(config, trained)
+            tell_schedule(config, trained)
         device = choose_device(options.device, processes)
         _protect_sources(options, config, checkpoint)
         seed = _choose_seed(options, checkpoint)
@@ -155,7 +155,7 @@ def _check_same_run(config: Config, trained: Config) -> None:
             )
 
 
-def _tell_schedule(config: Config, trained: Config) -> None:
+def tell_schedule(config: Config, trained: Config) -> None:
     """A rate that counts the steps to the end moves where a resumed run has another end."""
     if config.epochs != trained.epochs and (config.warmup or config.schedule != "exponential"):
         logger.info(
