@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from data import mocap_benchmark
+from data.benchmarks import BENCHMARKS
 from data.mocap_benchmark import HELD_OUT, SCREEN_STEP, VERSION, limit_of, set_of
 from data.motions import UNIT_MM, read_motions
 from data.preprocess import mocap_benchmark as door
+from data.preprocess.visualize import read_motion
 from data.store import INDEX, ArrayClips
+from data.views import RenderedClips, Rendering
 from lib.training.step import Stepper
 from tests.mistakes import told
 from tests.mocap_files import SUBJECTS, motion, write_file, write_mocap
@@ -189,7 +192,20 @@ def test_a_set_without_motion_is_not_trained_on(root):
     assert message.endswith("make it with the door")
 
 
-# --- Training ---
+# --- Films and training ---
+
+
+def test_a_film_of_a_training_clip_is_what_the_first_epoch_shows(root):
+    folder, benchmark = root / f"mocap-{T}", BENCHMARKS["mocap"]
+    clips = RenderedClips(
+        read_motions(folder, "train", 17, "door"), T, Rendering(frame_rates=(50.0, 50.0))
+    )
+    film = read_motion(benchmark, folder, "train", "3")
+    expected = clips.draw([3], seed=0, epoch=0)
+    for found, pose in ((film.pose_2d, expected.pose_2d), (film.pose_3d, expected.pose_3d)):
+        np.testing.assert_array_equal(found, pose[0].numpy())
+    assert "has the clips 0 to" in told(read_motion, benchmark, folder, "train", "99")
+
 
 CONFIG = """\
 stage: 1

@@ -96,6 +96,15 @@ def test_each_recording_gives_as_many_clips_as_fit_into_its_share():
     assert lengths == [10, 2, 1]  # round(2.5) is 2; everybody has one at least
 
 
+def test_an_epoch_may_have_several_clips_of_the_same_motion(clips):
+    """All of a recording's parts equally often, and no two clips alike."""
+    several = RenderedClips(clips.motions, T, replace(PLAIN, per_epoch=3))
+    assert len(several) == 3 * len(clips)
+    assert sorted(several._parts) == sorted(3 * clips._parts)
+    poses = several.draw(range(len(several)), seed=0, epoch=0).pose_3d
+    assert len({pose.numpy().tobytes() for pose in poses}) == len(several)
+
+
 def test_time_is_sampled_evenly_between_recorded_frames():
     """A joint that moves 10 units a frame: place 0.5 and step 1.5 of 100 frames, by hand."""
     frames = np.zeros((101, 17, 3), np.int16)

@@ -20,8 +20,10 @@ import numpy as np
 
 from data.benchmark import Benchmark
 from data.benchmarks import BENCHMARKS
+from data.motions import read_motions
 from data.sequences import SPLITS
 from data.store import open_clips
+from data.views import RenderedClips, Rendering
 from lib.arrays import Floats
 from lib.camera import H36M_FPS, camera_to_world, from_screen
 from lib.cli import CommandParser, run_main
@@ -58,15 +60,36 @@ def read_motion(benchmark: Benchmark, path: Path, split: str, wanted: str) -> Mo
 
 
 def read_clip(benchmark: Benchmark, folder: Path, split: str, wanted: str) -> Motion:
-    """A clip by its number. Clips do not say their frame rate; it is taken as Human3.6M's."""
+    """A clip by its number. Clips do not say their frame rate; it is taken as Human3.6M's.
+
+    Of training clips that are rendered: as the first epoch of a training with seed 0 shows it.
+    """
+    if benchmark.rendered and split == "train":
+        return read_rendered(benchmark, folder, wanted)
     joints = benchmark.skeleton.num_joints
     clips = open_clips(folder, split, None, num_joints=joints, door=benchmark.door)
-    number = parse_whole(wanted, 0, len(clips) - 1)
-    if number is None:
-        raise UserError(f"--sequence {wanted}: {folder} has the clips 0 to {len(clips) - 1}")
+    number = clip_number(wanted, len(clips), folder)
     pose_2d, pose_3d = clips.read([number])
     name = f"{folder.name} {split} {number}"
     return Motion(name, pose_2d[0], pose_3d[0], H36M_FPS, benchmark.skeleton)
+
+
+def read_rendered(benchmark: Benchmark, folder: Path, wanted: str) -> Motion:
+    joints = benchmark.skeleton.num_joints
+    n_frames = open_clips(folder, "test", None, num_joints=joints, door=benchmark.door).n_frames
+    motions = read_motions(folder, "train", joints, benchmark.door)
+    clips = RenderedClips(motions, n_frames, Rendering(frame_rates=(H36M_FPS, H36M_FPS)))
+    number = clip_number(wanted, len(clips), folder)
+    pose_2d, pose_3d = clips.render(number, seed=0, epoch=0)
+    name = f"{folder.name} train {number}"
+    return Motion(name, pose_2d, pose_3d, H36M_FPS, benchmark.skeleton)
+
+
+def clip_number(wanted: str, count: int, folder: Path) -> int:
+    number = parse_whole(wanted, 0, count - 1)
+    if number is None:
+        raise UserError(f"--sequence {wanted}: {folder} has the clips 0 to {count - 1}")
+    return number
 
 
 def read_video(benchmark: Benchmark, path: Path, split: str, wanted: str) -> Motion:
