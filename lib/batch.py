@@ -1,11 +1,14 @@
 """Clips as a training step or an evaluation gets them: B clips of T frames and J joints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lib.arrays import Ints
 
 
 @dataclass
@@ -34,6 +37,44 @@ class SharedBatch(Batch):
 
     shares: list[tuple[int, int]]
     total: int
+
+
+class SharedFrames(NamedTuple):
+    """Which frames of B clips are the same: N different ones.
+
+    first: (N,) where each is found among the B·T frames; number: (B, T) which of the N each is.
+    """
+
+    first: Tensor
+    number: Tensor
+
+    @classmethod
+    def of(cls, ids: Ints, device: torch.device | str) -> "SharedFrames | None":
+        """ids: (B, T) frame ids; equal ones are the same frame. None: it would not pay."""
+        _, first, number = np.unique(ids, return_index=True, return_inverse=True)
+        if 2 * len(first) > ids.size:
+            return None
+        number = number.reshape(ids.shape)
+        return cls(*(torch.from_numpy(array).to(device) for array in (first, number)))
+
+    def twice(self) -> "SharedFrames":
+        """Of the B clips and B others with as many frames that are the same: a mirrored copy."""
+        return SharedFrames(
+            torch.cat((self.first, self.first + self.number.numel())),
+            torch.cat((self.number, self.number + len(self.first))),
+        )
+
+
+def frame_by_frame(
+    function: Callable[[Tensor], Tensor], x: Tensor, shared: SharedFrames | None
+) -> Tensor:
+    """function(x), x being (B, T, J, D), where each frame's result depends on that frame alone.
+
+    It is computed once for frames that are the same.
+    """
+    if shared is None:
+        return function(x)
+    return function(x.flatten(0, 1)[shared.first, None])[shared.number, 0]
 
 
 class Clips(Protocol):

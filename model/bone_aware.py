@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from lib.batch import SharedFrames, frame_by_frame
 from lib.geometry import NUM_BINS, person_scaled
 from model.blocks import MambaBlock, over_frames, over_joints
 from model.layers import LN_EPS
@@ -56,19 +57,20 @@ class BoneAwareModule(nn.Module):
         """What the weights do not tell; a checkpoint of stage 2 keeps it beside them."""
         return {"input": self.input_form}
 
-    def forward(self, pose_2d: Tensor) -> Tensor:
-        """(B, T, J, 3): x, y, confidence -> logits (B, T, J, bins); a bone is at its child."""
+    def forward(self, pose_2d: Tensor, shared: SharedFrames | None = None) -> Tensor:
+        """(B, T, J, 3): x, y, confidence -> logits (B, T, J, bins); a bone is at its child.
+
+        shared: which frames are the same, for input_form "screen".
+        """
         if self.input_form == "person":
             pose_2d = person_scaled(pose_2d, self.root)
-        x: Tensor = self.embed(pose_2d)
-        for spatial, spatial_norm, temporal, temporal_norm, narrow in zip(
-            self.spatial,
-            self.spatial_norm,
-            self.temporal,
-            self.temporal_norm,
-            self.narrow,
-            strict=True,
-        ):
-            x = over_joints(spatial, x, spatial_norm)
-            x = narrow(over_frames(temporal, x, temporal_norm))
+        x = frame_by_frame(self._of_frames, pose_2d, shared)
+        for level, narrow in enumerate(self.narrow):
+            if level:
+                x = over_joints(self.spatial[level], x, self.spatial_norm[level])
+            x = narrow(over_frames(self.temporal[level], x, self.temporal_norm[level]))
         return x
+
+    def _of_frames(self, pose_2d: Tensor) -> Tensor:
+        """What is computed before the frames meet; (B, T, J, 3) -> (B, T, J, C)."""
+        return over_joints(self.spatial[0], self.embed(pose_2d), self.spatial_norm[0])

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from lib.batch import SharedFrames, frame_by_frame
 from lib.skeleton import Skeleton
 from model.blocks import MambaBlock, over_frames, over_joints
 from model.bone_aware import drop_path_rates
@@ -95,12 +96,13 @@ class Lifter(nn.Module):
     def n_frames(self) -> int:
         return self.temporal_position.shape[1]
 
-    def forward(self, pose_2d: Tensor, features: Tensor | None) -> Tensor:
+    def forward(
+        self, pose_2d: Tensor, features: Tensor | None, shared: SharedFrames | None = None
+    ) -> Tensor:
         """pose_2d (B, T, J, 3), bone features (B, T, J, 3 or as many as
         there are; ignored without the bone branch)
-        -> pose_3d (B, T, J, 3) in normalised units."""
-        x = self.embed(pose_2d) + self.spatial_position
-        x = over_joints(self.spatial[0], x, self.spatial_norm) + self.temporal_position[:, :, None]
+        -> pose_3d (B, T, J, 3) in normalised units. shared: which frames are the same."""
+        x = frame_by_frame(self._of_frames, pose_2d, shared) + self.temporal_position[:, :, None]
         x = over_frames(self.temporal[0], x, self.temporal_norm)
         if self.bone_branch is not None and self.fusion is not None:
             x = self.fusion(x, self.bone_branch(features))
@@ -109,3 +111,8 @@ class Lifter(nn.Module):
             x = over_frames(temporal, x, self.temporal_norm)
         pose: Tensor = self.head(x)
         return pose
+
+    def _of_frames(self, pose_2d: Tensor) -> Tensor:
+        """The joint branch before its frames meet; (B, T, J, 3) -> (B, T, J, C)."""
+        x = self.embed(pose_2d) + self.spatial_position
+        return over_joints(self.spatial[0], x, self.spatial_norm)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.batch import SharedFrames
 from lib.geometry import (
     bin_centres,
     expected_polar,
@@ -72,6 +73,14 @@ class MDTF(nn.Module):
             self.bone_aware.train(self.bone_drop_path or (mode and self.train_bone_aware))
         return self
 
+    @property
+    def shares_frames(self) -> bool:
+        """Whether forward() may be told which frames are the same: not if a frame's input depends
+        on its whole clip, or if stage 1 is noisy."""
+        is_noisy = self.training or self.bone_drop_path
+        of_stage_1 = self.bone_aware.input_form if self.bone_aware else "screen"
+        return not is_noisy and self.input_form == of_stage_1 == "screen"
+
     def bone_features(self, pose_2d: Tensor) -> Tensor:
         """(B, T, J, 3) -> (B, T, J, 3): azimuth/π, polar/π and length of each bone.
 
@@ -81,12 +90,12 @@ class MDTF(nn.Module):
         """
         return self._judged(pose_2d)[0]
 
-    def _judged(self, pose_2d: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged(self, pose_2d: Tensor, shared: SharedFrames | None = None) -> tuple[Tensor, Tensor]:
         """The bones' features and stage 1's logits; without gradients unless it is trained."""
         if self.bone_aware is None:
             raise ValueError("without a bone branch there are no bone features")
         with torch.set_grad_enabled(self.train_bone_aware and torch.is_grad_enabled()):
-            logits: Tensor = self.bone_aware(pose_2d)
+            logits: Tensor = self.bone_aware(pose_2d, shared)
             return self._features(pose_2d, logits), logits
 
     def _features(self, pose_2d: Tensor, logits: Tensor) -> Tensor:
@@ -103,19 +112,22 @@ class MDTF(nn.Module):
         return torch.where(finite, features, math.nan)
 
     def forward(
-        self, pose_2d: Tensor, with_logits: bool = False
+        self, pose_2d: Tensor, with_logits: bool = False, shared: SharedFrames | None = None
     ) -> Tensor | tuple[Tensor, Tensor | None]:
         """(B, T, J, 3): x, y, confidence -> (B, T, J, 3) in normalised units.
 
-        with_logits: stage 1's (B, T, J, bins) too.
+        with_logits: stage 1's (B, T, J, bins) too; shared: which frames are the same, if
+        `shares_frames`.
         """
-        features, logits = (None, None) if self.bone_aware is None else self._judged(pose_2d)
+        features, logits = None, None
+        if self.bone_aware is not None:
+            features, logits = self._judged(pose_2d, shared)
         if self.input_form == "person":
             unit = person_unit(pose_2d, self.skeleton.root)
             seen = person_scaled(pose_2d, self.skeleton.root, unit)
             pose: Tensor = self.lifter(seen, features) * unit
         else:
-            pose = self.lifter(pose_2d, features)
+            pose = self.lifter(pose_2d, features, shared)
         known = self._known(pose_2d[..., :2])
         pose = pose if known is None else pose + F.pad(known, (0, 1))
         return (pose, logits) if with_logits else pose

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.arrays import Floats
+from lib.batch import SharedFrames
 from lib.evaluation.protocol import TestSet
 from lib.geometry import flip_pose
 from lib.skeleton import Skeleton
@@ -38,6 +39,7 @@ def predict(
     return poses
 
 
+@torch.inference_mode()
 def predict_test(
     model: nn.Module,
     test: TestSet,
@@ -51,26 +53,41 @@ def predict_test(
 ) -> Floats:
     """As predict(), of the clips of these numbers, each batch of which is read when its turn comes.
 
+    What a model computes frame by frame it computes once for clips of a batch that share frames.
     Returns (clips, kept frames, J, 3) float32.
     """
+    if model.training:
+        raise ValueError("predict_test() needs a model in eval mode")
+    may_share = getattr(model, "shares_frames", False)
     shape = test.ids[numbers.start : numbers.stop, test.kept].shape
     poses = np.empty((*shape, skeleton.num_joints, 3), dtype=np.float32)
     for start in progress(range(0, len(numbers), batch_size)):
         clips = numbers[start : start + batch_size]
-        batch = test.clips.__getitems__(list(clips)).pose_2d
-        lifted = predict(model, batch, skeleton, flip=flip, batch_size=batch_size, device=device)
-        poses[start : start + len(clips)] = lifted[:, test.kept]
+        batch = test.clips.__getitems__(list(clips)).pose_2d.to(device)
+        shared = SharedFrames.of(test.ids[clips.start : clips.stop], device) if may_share else None
+        lifted = predict_batch(model, batch, skeleton, flip=flip, shared=shared)
+        poses[start : start + len(clips)] = lifted[:, test.kept].cpu().numpy()
     return poses
 
 
-def predict_batch(model: nn.Module, batch: Tensor, skeleton: Skeleton, *, flip: bool) -> Tensor:
+def predict_batch(
+    model: nn.Module,
+    batch: Tensor,
+    skeleton: Skeleton,
+    *,
+    flip: bool,
+    shared: SharedFrames | None = None,
+) -> Tensor:
     """(B, T, J, 3) -> (B, T, J, 3); with flip, the mean of the two views of one clip.
 
     Stage 1 sees the mirrored clip too: its bins are not mirrored but predicted anew.
+    shared: which of the B·T frames are the same, for a model that `shares_frames`.
     """
+    if flip:
+        batch = torch.cat((batch, flip_pose(batch, skeleton)))
+        shared = shared.twice() if shared else None
+    both: Tensor = model(batch) if shared is None else model(batch, shared=shared)
     if not flip:
-        pose: Tensor = model(batch)
-        return pose
-    both: Tensor = model(torch.cat((batch, flip_pose(batch, skeleton))))
+        return both
     direct, mirrored = both.chunk(2)
     return (direct + flip_pose(mirrored, skeleton)) / 2
