@@ -33,7 +33,7 @@ def test_a_cpu_that_rounds_to_bfloat16_keeps_the_exact_path(monkeypatch):
 def test_other_devices_and_earlier_choices_are_left_alone():
     with matmul.fast_matmul("cuda"):
         assert torch.get_float32_matmul_precision() == "highest"
-    with matmul._precision("high"), matmul.fast_matmul():
+    with matmul.matmul_precision("high"), matmul.fast_matmul():
         assert torch.get_float32_matmul_precision() == "high"
 
 

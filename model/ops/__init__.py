@@ -17,6 +17,7 @@ from model.ops.backend import (
 from model.ops.cpu.backend import Cpu
 from model.ops.eager import Loop, Sequential
 from model.ops.statistics import GraphStatistics, Statistics, joint_norm
+from model.ops.triton.backend import Triton
 from model.ops.upstream import Upstream
 from model.ops.weights import BlockWeights, DirectionWeights, GraphWeights, Masks, Settings
 
@@ -40,5 +41,5 @@ __all__ = [
     "set_default_backend",
 ]
 
-for _backend in (Upstream(), Cpu(), Loop(), Sequential()):
+for _backend in (Triton(), Upstream(), Cpu(), Loop(), Sequential()):
     register(_backend)

@@ -21,6 +21,9 @@ class Backend(Protocol):
 
     name: str
     device: str | None = None  # the kind of device it is made for; None: any
+    reduced: tuple[
+        torch.dtype, ...
+    ] = ()  # autocast's dtypes that its inner block takes as they are
 
     def obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why it cannot run such tensors, in one line, or None if it can."""
@@ -142,12 +145,18 @@ def bidirectional_inner(
     be x_backward); L is at `axis`. The backward direction runs from the last step to the first.
     Each direction: causal conv, SiLU, dt, B and C from x, softplus, scan. Returns
     0.5 (y_f + y_b) SiLU(z).
-    Under autocast it computes in float32, because a state sums up many steps.
+    Under autocast it computes in float32, because a state sums up many steps; only a backend that
+    does so itself is handed autocast's dtype.
     """
-    if torch.is_autocast_enabled(z.device.type):
-        with torch.autocast(z.device.type, enabled=False):
-            first, gate = x_forward.float(), z.float()
-            other = first if x_backward is x_forward else x_backward.float()
+    kind = z.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        with torch.autocast(kind, enabled=False):
+            chosen = _registry[resolve_backend(backend, z.device, torch.float32)[0]]
+            if dtype not in getattr(chosen, "reduced", ()):
+                dtype = torch.float32
+            first, gate = x_forward.to(dtype), z.to(dtype)
+            other = first if x_backward is x_forward else x_backward.to(dtype)
             return bidirectional_inner(
                 first, other, gate, forward, backward, axis=axis, backend=backend
             )

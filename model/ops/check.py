@@ -41,14 +41,26 @@ class Case(NamedTuple):
     learnt: frozenset[str]  # the inputs that have a gradient
 
 
-def check(backend: Backend) -> str | None:
-    """What is wrong with a backend, in one line, or None."""
+ODD = Sizes(channels=12, states=16, rank=2, taps=4)  # not whole vectors
+
+
+def check(
+    backend: Backend,
+    device: torch.device | str = "cpu",
+    sizes: Sizes = ODD,
+    lengths: tuple[int, int] = (21, 2),
+) -> str | None:
+    """What is wrong with a backend, in one line, or None.
+
+    sizes: those of the inner block; lengths: its steps, for the results and for NaN.
+    """
+    long, short = lengths
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
-        for case in cases(backend, length=21):
+        for case in cases(backend, long, 3, device, sizes):
             found = error(case)
             if not found < TOLERANCE:
                 return f"its self-check of {case.name} is off by {found:.1e}"
-        for case in cases(backend, length=2, joints=2):
+        for case in cases(backend, short, 2, device, sizes):
             for name in swallowed(case, math.nan):
                 return f"its self-check of {case.name} loses a NaN in {name}"
     return None
@@ -119,7 +131,13 @@ def draw_weights(
     return drawn
 
 
-def cases(backend: Backend, length: int, joints: int = 3) -> Iterator[Case]:
+def cases(
+    backend: Backend,
+    length: int,
+    joints: int = 3,
+    device: torch.device | str = "cpu",
+    inner_sizes: Sizes = ODD,
+) -> Iterator[Case]:
     """The inner block, and, if the backend has it, the residual block for inference and training.
 
     length: steps of the inner block's sequences; 21 steps are not whole chunks.
@@ -129,10 +147,11 @@ def cases(backend: Backend, length: int, joints: int = 3) -> Iterator[Case]:
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5
 
-    odd = Sizes(channels=12, states=16, rank=2, taps=4)  # not whole vectors
-    inputs = {"x": draw(2, length, odd.channels), "z": draw(2, length, odd.channels)}
-    inputs |= draw_weights(DirectionWeights, odd, generator, "forward.")
-    inputs |= draw_weights(DirectionWeights, odd, generator, "backward.")
+    size = (2, length, inner_sizes.channels)
+    inputs = {"x": draw(*size), "z": draw(*size)}
+    inputs |= draw_weights(DirectionWeights, inner_sizes, generator, "forward.")
+    inputs |= draw_weights(DirectionWeights, inner_sizes, generator, "backward.")
+    inputs = {name: t.to(device) for name, t in inputs.items()}
     of_backend, of_reference = (
         functools.partial(run_inner, f) for f in (backend.inner, reference.inner)
     )
@@ -141,7 +160,8 @@ def cases(backend: Backend, length: int, joints: int = 3) -> Iterator[Case]:
     sizes = Sizes(channels=32, states=16, rank=2, taps=4, hidden=64, joints=joints)
     inputs = {"x": draw(5, sizes.joints, sizes.channels)}
     inputs |= draw_weights(BlockWeights, sizes, generator)
-    mask = (draw(5, 1, 1) > 0).float()
+    mask = (draw(5, 1, 1) > 0).float().to(device)
+    inputs = {name: t.to(device) for name, t in inputs.items()}
     learnt = {"x", *(leaf.name for leaf in LEAVES[BlockWeights] if leaf.is_learnt)}
     with torch.no_grad():
         tried = (t.float() for t in inputs.values())

@@ -15,7 +15,7 @@ TOLERANCE = 2e-6  # relative to the largest element; bfloat16 gives some 5e-3
 
 
 @contextmanager
-def _precision(name: str) -> Iterator[None]:
+def matmul_precision(name: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:
@@ -39,7 +39,7 @@ def _error() -> float:
 @functools.cache
 def medium_is_float32() -> bool:
     """Whether this CPU computes in float32 under the precision "medium"."""
-    with torch.inference_mode(), _precision("medium"):
+    with torch.inference_mode(), matmul_precision("medium"):
         return _error() < TOLERANCE
 
 
@@ -54,5 +54,5 @@ def fast_matmul(device: torch.device | str = "cpu") -> Iterator[None]:
     if torch.device(device).type != "cpu" or chosen or not medium_is_float32():
         yield
         return
-    with _precision("medium"):
+    with matmul_precision("medium"):
         yield

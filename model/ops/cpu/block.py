@@ -18,15 +18,14 @@ from torch import Tensor
 
 from lib.processes import is_parallel
 from model.ops.cpu import abi
-from model.ops.cpu.inner import (
-    check_weights,
+from model.ops.cpu.inner import check_weights, empty_like, empty_states
+from model.ops.operator import (
+    Operator,
+    constant_result,
     dense_channels,
-    empty_like,
-    empty_states,
     needs_grad,
     no_second_derivative,
 )
-from model.ops.operator import Operator, constant_result
 from model.ops.statistics import GraphStatistics, Statistics, join_statistics
 from model.ops.weights import (
     LEAVES,

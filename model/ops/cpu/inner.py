@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from model.ops.cpu import abi
-from model.ops.operator import Operator
+from model.ops.operator import (
+    Operator,
+    at_most_two_batch_dims,
+    check_like,
+    dense_channels,
+    like,
+    needs_grad,
+    no_second_derivative,
+)
 from model.ops.weights import (
     BlockWeights,
     DirectionWeights,
@@ -23,15 +31,6 @@ from model.ops.weights import (
     split_directions,
     wrong_size,
 )
-
-
-def dense_channels(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def like(x: Tensor) -> Tensor:
-    """An uninitialised dense tensor with x's order of axes in memory, but channels innermost."""
-    return torch.empty_like(dense_channels(x))
 
 
 def empty_like(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -53,21 +52,7 @@ def empty_states(x: Tensor, sizes: Sizes, keep: bool) -> Tensor:
     return x.new_empty(2 * floats if keep else 0)
 
 
-def no_second_derivative(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError(
-        "the C scan can be differentiated only once; use the scan backend 'sequential' for more"
-    )
-
-
 # --- checks ---------------------------------------------------------------------------------------
-def _check_tensor(name: str, x: Tensor, like: Tensor) -> None:
-    if x.shape != like.shape or x.dtype != like.dtype or x.device != like.device:
-        raise ValueError(
-            f"{name}: {like.dtype} {tuple(like.shape)} on {like.device} is wanted, this is"
-            f" {x.dtype} {tuple(x.shape)} on {x.device}"
-        )
-
-
 def check_weights(x: Tensor, weights: DirectionWeights | BlockWeights, sizes: Sizes) -> None:
     """Raise ValueError where sizes or types are wrong: the kernels do not check them."""
     most = abi.library().mdtf_max_taps()
@@ -111,8 +96,8 @@ def _inner_forward(
 ) -> tuple[Tensor, Tensor]:
     """The output, and (if `keep`) the states from which the backward starts its chunks."""
     x_backward = x_forward if x_backward is None else x_backward
-    _check_tensor("x_forward", x_forward, z)
-    _check_tensor("x_backward", x_backward, z)
+    check_like("x_forward", x_forward, z)
+    check_like("x_backward", x_backward, z)
     for direction in split_directions(weights):
         check_weights(z, direction, sizes_of(direction))
     x_forward, x_backward, z = map(dense_channels, (x_forward, x_backward, z))
@@ -201,13 +186,6 @@ _inner_backward.register_autograd(no_second_derivative)
 
 
 # --- the function ---------------------------------------------------------------------------------
-def _at_most_two_batch_dims(x: Tensor) -> Tensor:
-    """The kernels take one or two batch dimensions; more are joined, with a copy if need be."""
-    if x.dim() in (3, 4):
-        return x
-    return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
-
-
 def inner(
     x_forward: Tensor,
     x_backward: Tensor,
@@ -216,13 +194,9 @@ def inner(
     backward: DirectionWeights,
 ) -> Tensor:
     """`reference.inner` by the compiled kernel."""
-    first, gate = _at_most_two_batch_dims(x_forward), _at_most_two_batch_dims(z)
-    other = None if x_backward is x_forward else _at_most_two_batch_dims(x_backward)
+    first, gate = at_most_two_batch_dims(x_forward), at_most_two_batch_dims(z)
+    other = None if x_backward is x_forward else at_most_two_batch_dims(x_backward)
     weights = [*flat(forward), *flat(backward)]
     keep = needs_grad(first, other, gate, *weights)
     out: Tensor = torch.ops.mdtf.inner_forward(first, other, gate, weights, keep)[0]
     return out if out.dim() == z.dim() else out.view(z.shape)
-
-
-def needs_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
