@@ -8,10 +8,12 @@ import torch
 from data.benchmark import Benchmark
 from data.benchmarks import benchmark_of, find_benchmark, skeleton_of
 from data.loader import ClipLoader
+from data.resident import on_device
 from lib import memory
 from lib.checkpoint import Checkpoint, load_weights
 from lib.cli import logger, run_main
 from lib.config import Config, make_config
+from lib.device import numerics
 from lib.errors import UserError
 from lib.evaluation.matlab import check_can_write, write_predictions
 from lib.evaluation.report import Report
@@ -49,6 +51,7 @@ def main(
         open_session(options, complete, stage=stage, default_config=default_config) as session,
         backend_asked_for(options.scan_backend),
         fast_matmul(session.device),
+        numerics(session.device, options.precision),
     ):
         backend, reason = resolve_backend("auto", session.device, torch.float32)
         logger.info("scan backend %s (%s)", backend, reason)
@@ -115,8 +118,12 @@ def make_loader(session: Session, skeleton: Skeleton) -> ClipLoader:
     """The training clips, epoch after epoch. Raises UserError."""
     config = session.config
     benchmark = benchmark_of(config)
+    clips = benchmark.open_training(config)
+    resident = on_device(clips, session.device, session.options.data_on_device)
+    if resident is not None:
+        logger.info("training frames on %s", session.device)
     return ClipLoader(
-        benchmark.open_training(config),
+        clips if resident is None else resident,
         config.batch_size,
         skeleton=skeleton,
         seed=session.seed,
@@ -125,6 +132,7 @@ def make_loader(session: Session, skeleton: Skeleton) -> ClipLoader:
         workers=session.options.num_cpus - 1,
         processes=session.processes,
         parts=config.accumulate,
+        pin=session.device.type == "cuda",
     )
 
 

@@ -8,7 +8,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.clips import TrainingClips
+from data.resident import ResidentClips
 from lib.batch import Batch, SharedBatch
+from lib.device import to_device
 from lib.errors import UserError
 from lib.geometry import flip_pose
 from lib.processes import LOST_WORKER, Processes
@@ -31,10 +33,13 @@ class _FlippingDataset(Dataset):
         except UserError as error:
             # If a worker raised it, the user would see two tracebacks around it.
             return error
-        for pose in (batch.pose_2d, batch.pose_3d):
-            flipped = torch.tensor(flips, dtype=torch.bool)
-            pose[flipped] = flip_pose(pose[flipped], self.skeleton)
-        return batch
+        flipped = to_device(torch.tensor(flips, dtype=torch.bool), batch.pose_2d.device)
+        # Not only the mirrored ones: which those are is not known here without waiting for a GPU.
+        pose_2d, pose_3d = (
+            torch.where(flipped[:, None, None, None], flip_pose(pose, self.skeleton), pose)
+            for pose in (batch.pose_2d, batch.pose_3d)
+        )
+        return Batch(pose_2d, pose_3d, batch.clips)
 
 
 def _as_is(fetched: Any) -> Any:
@@ -61,14 +66,15 @@ class ClipLoader:
         workers: int = 0,
         processes: Processes | None = None,
         parts: int = 1,
+        pin: bool = False,
     ) -> None:
         """batch_size: of all processes together; flip: half of the clips are mirrored, at random;
         each_mirrored: with flip, an epoch has each clip plain and mirrored instead; workers:
         processes that load data for this one; parts: how many parts a batch is split into, to save
-        memory."""
+        memory; pin: into memory that a GPU copies from without anybody waiting."""
         self.dataset, self.batch_size, self.seed, self.flip = dataset, batch_size, seed, flip
         self.both = flip and each_mirrored
-        self.workers, self.parts = workers, parts
+        self.workers, self.parts, self.pin = workers, parts, pin
         self.processes = processes or Processes()
         self._flipping = _FlippingDataset(dataset, skeleton, seed)
 
@@ -100,6 +106,16 @@ class ClipLoader:
             [(epoch, *pair) for a, b in own for pair in pairs[a:b]]
             for pairs, own in zip(order, shares, strict=True)
         ]
+        for pairs, own, batch in zip(order, shares, self._drawn(mine), strict=True):
+            if isinstance(batch, UserError):
+                raise batch
+            yield SharedBatch(batch.pose_2d, batch.pose_3d, batch.clips, own, len(pairs))
+
+    def _drawn(self, mine: list[list[tuple[int, int, bool]]]) -> Iterator[Batch | UserError]:
+        """The batches of these items, by the processes that load data if there are any."""
+        if isinstance(self.dataset, ResidentClips):
+            yield from map(self._flipping.__getitems__, mine)
+            return
         loader = DataLoader(
             self._flipping,
             batch_sampler=mine,
@@ -107,13 +123,11 @@ class ClipLoader:
             collate_fn=_as_is,
             # Its own generator: the default one would draw from the global random state.
             generator=torch.Generator(),
+            pin_memory=self.pin,
         )
         received = iter(loader)
-        for pairs, own in zip(order, shares, strict=True):
+        for _ in mine:
             try:
-                batch = next(received)
+                yield next(received)
             except (EOFError, ConnectionError) as error:  # DataLoader may be too slow to say so
                 raise RuntimeError(LOST_WORKER) from error
-            if isinstance(batch, UserError):
-                raise batch
-            yield SharedBatch(batch.pose_2d, batch.pose_3d, batch.clips, own, len(pairs))

@@ -239,6 +239,10 @@ class ArrayClips:
     def place(self, clip: int) -> str:
         return f"{self.where}: clip {clip}"
 
+    def rows(self) -> tuple[Floats, Floats]:
+        """2D and 3D of every frame, (N, J, 3) float32, which `frame_ids` count."""
+        return self._pose_2d, self._pose_3d
+
     def read(self, clips: Sequence[int] | Ints) -> tuple[Floats, Floats]:
         """Two (B, T, J, 3) float32 arrays, 2D and 3D."""
         ids = self.frame_ids[np.asarray(clips, np.int64)]

@@ -20,7 +20,13 @@ class Batch:
     clips: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.pose_2d.to(device), self.pose_3d.to(device), self.clips)
+        """From pinned memory, nobody waits for the copy to a GPU."""
+        pose_2d = self.pose_2d.to(device, non_blocking=True)
+        return Batch(pose_2d, self.pose_3d.to(device, non_blocking=True), self.clips)
+
+    def pin_memory(self) -> "Batch":
+        """DataLoader calls it where it is to pin."""
+        return Batch(self.pose_2d.pin_memory(), self.pose_3d.pin_memory(), self.clips)
 
     def part(self, start: int, end: int) -> "Batch":
         rows = slice(start, end)

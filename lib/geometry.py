@@ -3,7 +3,9 @@
 Shapes: B clips, T frames, J joints, K = J - 1 bones.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,9 +19,21 @@ INPUTS = ("screen", "person")  # see person_unit()
 PERSON_RMS = 0.3  # of x and y of a person in their own unit; on the screen they have about as much
 
 
+def index_at(numbers: Sequence[int], device: torch.device) -> list[int] | Tensor:
+    """These numbers as an index of tensors on the device."""
+    return list(numbers) if device.type == "cpu" else _index_on(tuple(numbers), device)
+
+
+@functools.cache
+def _index_on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept there: a list would be copied, and the copy waited for, at each use."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, device=device)
+
+
 def flip_pose(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """The mirror image: x negated, left and right joints swapped. (..., J, 2+) -> same shape."""
-    mirrored = pose[..., list(skeleton.flip_order), :]
+    mirrored = pose[..., index_at(skeleton.flip_order, pose.device), :]
     return torch.cat((-mirrored[..., :1], mirrored[..., 1:]), dim=-1)
 
 
@@ -58,7 +72,10 @@ def person_scaled(pose_2d: Tensor, root: int, unit: Tensor | None = None) -> Ten
 
 def bone_vectors(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """Child minus parent: (..., J, D) -> (..., K, D)."""
-    return pose[..., list(skeleton.bone_children), :] - pose[..., list(skeleton.bone_parents), :]
+    children, parents = (
+        index_at(n, pose.device) for n in (skeleton.bone_children, skeleton.bone_parents)
+    )
+    return pose[..., children, :] - pose[..., parents, :]
 
 
 def polar_bins(pose: Tensor, skeleton: Skeleton, num_bins: int = NUM_BINS) -> Tensor:
@@ -71,7 +88,8 @@ def polar_bins(pose: Tensor, skeleton: Skeleton, num_bins: int = NUM_BINS) -> Te
     degrees = torch.rad2deg(torch.atan2(torch.sqrt(dx**2 + dy**2), dz))
     bins = torch.zeros(pose.shape[:-1], dtype=torch.int64, device=pose.device)
     width = 180 / num_bins
-    bins[..., list(skeleton.bone_children)] = (degrees // width).long().clamp(max=num_bins - 1)
+    children = index_at(skeleton.bone_children, pose.device)
+    bins[..., children] = (degrees // width).long().clamp(max=num_bins - 1)
     return bins
 
 
@@ -122,7 +140,7 @@ def spherical_features(
     """
     if slots not in SLOTS:
         raise ValueError(f"slots must be one of {SLOTS}, not {slots!r}")
-    children = list(skeleton.bone_children)
+    children = index_at(skeleton.bone_children, pose_2d.device)
     vectors = bone_vectors(pose_2d[..., :2], skeleton)  # (..., K, 2)
     azimuth = torch.atan2(vectors[..., 1], vectors[..., 0]) / math.pi
     polar = polar[..., children]

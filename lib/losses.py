@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lib.geometry import bone_vectors
+from lib.geometry import bone_vectors, index_at
 from lib.skeleton import Skeleton
 
 ARCCOS_MARGIN = 1e-7  # keeps arccos away from ±1, where its slope is infinite
@@ -72,7 +72,8 @@ def angle_pairs(skeleton: Skeleton) -> list[tuple[int, int]]:
 def bone_angles(pose: Tensor, skeleton: Skeleton) -> Tensor:
     """Angles in radians between bones that share a joint; (..., J, 3) -> (..., pairs)."""
     vectors = bone_vectors(pose, skeleton)
-    first, second = zip(*angle_pairs(skeleton), strict=True)
+    pairs = zip(*angle_pairs(skeleton), strict=True)
+    first, second = (index_at(numbers, pose.device) for numbers in pairs)
     cosine = torch.cosine_similarity(vectors[..., first, :], vectors[..., second, :], dim=-1)
     return torch.acos(cosine.clamp(-1 + ARCCOS_MARGIN, 1 - ARCCOS_MARGIN))
 

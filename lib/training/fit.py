@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lib.batch import SharedBatch
 from lib.checkpoint import BEST, BEST_EMA, FORMAT, LATEST, PREVIOUS, Checkpoint, save_checkpoint
@@ -20,15 +21,16 @@ from lib.released_run import training_state
 from lib.schedule import learning_rate
 from lib.training.curves import Line
 from lib.training.optim import MovingAverage, make_optimizer, set_learning_rate
-from lib.training.progress import progress_bar
+from lib.training.progress import REFRESH, progress_bar
 from lib.training.run import HISTORY, Run, SilentRun
 from lib.training.session import Session
 from lib.training.signals import Interrupted, Signals, Stop
 from lib.training.stages import Stage, StageReport
-from lib.training.step import BadNumber, Stepper
+from lib.training.step import SUMS, BadNumber, Stepper
 
 # What a process wishes after a step; the strongest wish of all processes counts.
 GO_ON, SAVE, STOP = range(3)
+STEPS_BETWEEN_WISHES = 16
 
 
 class Loader(Protocol):
@@ -80,7 +82,7 @@ class Fit:
         self.at = Position()
         # Each loss of this epoch, summed over clips: those of this process, until _gather_sums()
         # gives all to the main one.
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, float | Tensor] = {}
         self.clips = 0
         self.history: list[Line] = []
         self.signals = Signals()
@@ -105,7 +107,7 @@ class Fit:
         """What --resume needs beside contents()."""
         return {
             "position": vars(self.at).copy(),
-            "sums": dict(self.sums),
+            "sums": self._read_sums(),
             "clips": self.clips,
             "history": list(self.history),
             "optimizer": self.optimizer.state_dict(),
@@ -217,23 +219,38 @@ class Fit:
         )
         batches = self.loader.batches(epoch, self.at.step)
         waited, saved = 0.0, time.monotonic()
+        told = saved
         with bar:
             for _ in bar:
                 asked = time.monotonic()
                 batch = next(batches)
                 waited += time.monotonic() - asked
                 self._step(batch)
-                bar.set_postfix_str(f"loss {self._mean('total'):.4f}", refresh=False)
-                wish = self.processes.max(self._wish(saved), self.session.device)
+                if time.monotonic() - told >= REFRESH:  # not after each step: it waits for a GPU
+                    self._check()
+                    bar.set_postfix_str(f"loss {self._mean('total'):.4f}", refresh=False)
+                    told = time.monotonic()
+                wish = self._wish_of_all(saved)
                 if wish > GO_ON:
+                    self._check()
                     self._gather_sums()
                 if wish == STOP:
                     raise Stop
                 if wish == SAVE:
                     self.save_latest()
                     saved = time.monotonic()
+        self._check()
         self._gather_sums()  # all processes meet here; an evaluation that is stopped only saves
         return waited
+
+    def _wish_of_all(self, saved: float) -> int:
+        """The strongest wish of all processes. GPUs would wait for each other to exchange it, so
+        several ask each other in some steps only."""
+        if self.processes.are_several and self.session.device.type == "cuda":
+            is_last = self.at.step == len(self.loader)
+            if self.at.step % STEPS_BETWEEN_WISHES and not is_last:
+                return GO_ON
+        return self.processes.max(self._wish(saved), self.session.device)
 
     def _wish(self, saved: float) -> int:
         """What this process wants after a step; saved: when the last checkpoint was."""
@@ -243,12 +260,19 @@ class Fit:
 
     def _gather_sums(self) -> None:
         """The main process takes over all sums of the losses; the others begin at 0."""
-        parts = self.processes.gather((self.sums, self.clips))
+        parts = self.processes.gather((self._read_sums(), self.clips))
         self.sums, self.clips = {}, 0
         for sums, clips in parts:
             self._add_sums(sums, clips)
 
-    def _add_sums(self, sums: Mapping[str, float], clips: int) -> None:
+    def _read_sums(self) -> dict[str, float]:
+        """The sums as numbers; waits for the device once."""
+        values = [torch.as_tensor(value, dtype=SUMS) for value in self.sums.values()]
+        numbers = dict(zip(self.sums, torch.stack(values).tolist() if values else [], strict=True))
+        self.sums = {**numbers}
+        return numbers
+
+    def _add_sums(self, sums: Mapping[str, float | Tensor], clips: int) -> None:
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.clips += clips
@@ -258,22 +282,32 @@ class Fit:
         return learning_rate(self.config, self.at.epoch, step, len(self.loader))
 
     def _mean(self, name: str) -> float:
-        return self.sums.get(name, 0.0) / max(1, self.clips)
+        return float(self.sums.get(name, 0.0)) / max(1, self.clips)
 
     def _step(self, batch: SharedBatch) -> None:
         set_learning_rate(self.optimizer, self.learning_rate(self.at.step))
         try:
             sums = self.stepper(batch)
         except BadNumber as error:
-            raise UserError(
-                f"{error} in epoch {self.at.epoch + 1}, step {self.at.step + 1}; nothing was"
-                f" changed by this step, the last good checkpoint is in {self.run.folder}: lower"
-                " learning_rate, set grad_clip, or look at these clips"
-            ) from error
+            raise self._bad_number(error) from error
         if self.ema:
             self.ema.update(self.stage.model)
         self._add_sums(sums, len(batch.clips))
         self.at.step += 1
+
+    def _check(self) -> None:
+        """Raise UserError if a step since the last check had a bad number."""
+        try:
+            self.stepper.check()
+        except BadNumber as error:
+            raise self._bad_number(error) from error
+
+    def _bad_number(self, error: BadNumber) -> UserError:
+        return UserError(
+            f"{error} in epoch {self.at.epoch + 1}, step {self.at.step - error.ago}; nothing was"
+            f" changed by this step, the last good checkpoint is in {self.run.folder}: lower"
+            " learning_rate, set grad_clip, or look at these clips"
+        )
 
     def _evaluate(self) -> dict[str, float]:
         """Scores by the names history knows: test/…, its details, and ema/… of the average."""

@@ -1,5 +1,6 @@
 """The flags of train.py, train_firststage.py and train_twostage.py."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Options:
     precision: str = "fp32"
     compile: bool = False
     save_every: float | None = None  # minutes
+    data_on_device: bool | None = None
     num_cpus: int = 1
     use_log: bool = False
     use_tensorboard: bool = False
@@ -105,6 +107,11 @@ def parse_options(
     add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
     add("--compile", action="store_true", help="torch.compile the model for training")
     add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
+    add(
+        "--data-on-device",
+        action=argparse.BooleanOptionalAction,
+        help="keep the training frames on the GPU (where they take a quarter of its free memory)",
+    )
     add(
         "--num-cpus",
         type=whole_number(1),

@@ -179,7 +179,7 @@ def training_target(pose_3d: Tensor, root: int, root_rel: bool) -> Tensor:
     if root_rel:
         return pose_3d - pose_3d[..., root : root + 1, :]
     first = pose_3d[:, :1, root : root + 1]
-    return pose_3d - first * first.new_tensor([0.0, 0.0, 1.0])
+    return torch.cat((pose_3d[..., :2], pose_3d[..., 2:] - first[..., 2:]), dim=-1)
 
 
 class LiftingStage:
