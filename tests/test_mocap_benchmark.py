@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -190,6 +191,39 @@ def test_mistakes_are_told_in_one_sentence_and_write_nothing(source, tmp_path):
 def test_a_set_without_motion_is_not_trained_on(root):
     message = told(read_motions, root / f"mocap-sport-{T}", "train", 17, "the door")
     assert message.endswith("make it with the door")
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def saved(array):
+    return lambda path: np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("motion", truncated),
+        ("motion", lambda path: path.write_bytes(b"")),
+        ("motion", lambda path: path.unlink()),
+        ("motion", saved(np.zeros((81, 17, 3)))),
+        ("motion", saved(np.zeros((81, 16, 3), np.int16))),
+        ("length", saved(np.array([40, 40]))),
+        ("length", saved(np.array([81, 0]))),
+        ("length", saved(np.array([81]))),
+        ("share", saved(np.array([1.0, np.nan]))),
+        ("share", saved(np.array([1.0, 2.0]))),
+        ("share", saved(np.array([1.0]))),
+    ],
+)
+def test_damaged_motion_is_told(root, tmp_path, name, damage):
+    folder = tmp_path / "mocap-9"
+    shutil.copytree(root / f"mocap-{T}", folder)
+    (path,) = folder.glob(f"arrays-*/train_{name}.npy")
+    damage(path)
+    message = told(read_motions, folder, "train", 17, "the door")
+    assert message.startswith(f"{folder}: ") and message.endswith(" with the door")
 
 
 # --- Films and training ---
