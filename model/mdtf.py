@@ -95,7 +95,7 @@ class MDTF(nn.Module):
         if self.bone_aware is None:
             raise ValueError("without a bone branch there are no bone features")
         with torch.set_grad_enabled(self.train_bone_aware and torch.is_grad_enabled()):
-            logits: Tensor = self.bone_aware(pose_2d, shared)
+            logits: Tensor = self.bone_aware(pose_2d, **_known_to(shared))
             return self._features(pose_2d, logits), logits
 
     def _features(self, pose_2d: Tensor, logits: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class MDTF(nn.Module):
             seen = person_scaled(pose_2d, self.skeleton.root, unit)
             pose: Tensor = self.lifter(seen, features) * unit
         else:
-            pose = self.lifter(pose_2d, features, shared)
+            pose = self.lifter(pose_2d, features, **_known_to(shared))
         known = self._known(pose_2d[..., :2])
         pose = pose if known is None else pose + F.pad(known, (0, 1))
         return (pose, logits) if with_logits else pose
@@ -140,3 +140,8 @@ class MDTF(nn.Module):
         if self.input_form == "person" and not self.root_rel:
             return xy[..., root : root + 1, :]
         return None
+
+
+def _known_to(shared: SharedFrames | None) -> dict[str, SharedFrames]:
+    """An argument for a stage, which may have been replaced by one that does not know it."""
+    return {} if shared is None else {"shared": shared}
