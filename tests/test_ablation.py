@@ -186,6 +186,25 @@ def test_differences_are_between_equal_seeds():
     assert "| worse | 7 | 110.0 | +6.0 | 1 |" in table
 
 
+def test_every_kind_of_stage_is_scored_on_fewer_clips(root, done):
+    """Of 16 test clips the first, fifth, ninth … remain, with their frames."""
+    out, _ = done
+    (stage1,) = out.glob("stage1-6-0-*")
+    first = variants.stage1_config(variants.BASE, overrides(root))
+    bones = budget.make_fit(first, out / "x", 1, 0, silent=True).stage
+    whole = train.make_stage(Session(Options(), train.complete(first))).test
+    numbers = range(0, len(whole), budget.EVERY)
+    assert 2 < len(numbers) < len(whole)
+    expected = whole.__getitems__(list(numbers)).pose_3d
+    assert torch.equal(bones.test.__getitems__(range(len(bones.test))).pose_3d, expected)
+    for name in ("base", "stage 1 trained along"):
+        config = variants.stage2_config(variants.VARIANTS[name], overrides(root))
+        stage = budget.make_fit(config, out / "x", 1, 0, stage1=stage1, silent=True).stage
+        assert torch.equal(stage.test.__getitems__(range(len(stage.test))).pose_3d, expected)
+        report = stage.evaluate(stage.model).as_dict()
+        assert report["frames"] == 9 * len(numbers)
+
+
 # --- One run ----------------------------------------------------------------------------------
 
 

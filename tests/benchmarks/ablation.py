@@ -3,8 +3,8 @@
     python -m tests.benchmarks.ablation --data-root data/motion3d --out ablation [--seconds 120]
 
 Trains every variant (tests/benchmarks/variants.py) on the training clips of the motion capture
-benchmark and scores it on the validation clips, never on the test sets. Variants are compared with
-the base trained with the same seed, so with the same weights at first and the same clips.
+benchmark and scores it on a part of the validation clips, never on the test sets. Variants are
+compared with the base of the same seed, which has seen the same clips first.
 
 CPU seconds become steps: the cost of a step is measured once for all variants, in turns, and kept.
 So a run's result does not depend on how busy the machine is, and can be repeated. Stage 1 is
@@ -35,7 +35,7 @@ from lib.files import copy_atomic, write_atomic
 from lib.locks import try_lock
 from lib.numbers import whole_number
 from lib.training.signals import Interrupted
-from tests.benchmarks.budget import make_fit, scores, step_costs
+from tests.benchmarks.budget import EVERY, make_fit, save_untrained, scores, step_costs
 from tests.benchmarks.variants import (
     BASE,
     VARIANTS,
@@ -229,10 +229,8 @@ class Ablation:
         return {"steps": steps, "cpu_seconds": fit.cpu_seconds, "scores": scores(fit)}
 
     def _fresh_stage1(self, variant: Variant) -> Path:
-        """Any weights of its form, to time a step with: those of one step."""
         file = self.out / f"stage1-{variant.bins}-untrained.pth.tr"
-        if not file.exists():
-            self._train(self._stage1(variant), 1, 0, keep=file)
+        save_untrained(make_fit(self._stage1(variant), self.out, 1, 0, silent=True), file)
         return file
 
 
@@ -299,8 +297,9 @@ def markdown(rows: Sequence[Row], seconds: int, stage1_seconds: int) -> str:
         lines.append(f"| {row.name} | {row.steps:,} | {mean} | {difference} | {len(row.mpjpe)} |")
     lines += [
         "",
-        f"Validation MPJPE in mm after {seconds} CPU-seconds of steps (stage 1: {stage1_seconds});"
-        " ± standard error over the seeds, of the difference to the base with the same seed.",
+        f"MPJPE in mm on one in {EVERY} validation clips after {seconds} CPU-seconds of steps"
+        f" (stage 1: {stage1_seconds}); ± standard error over the seeds. Differences are to the"
+        " base with the same seed.",
     ]
     return "\n".join(lines)
 

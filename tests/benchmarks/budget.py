@@ -14,16 +14,20 @@ from torch import Tensor, nn
 import train
 from data.loader import ClipLoader
 from lib.batch import Batch, Clips, SharedBatch
+from lib.checkpoint import save_checkpoint
 from lib.config import Config
 from lib.geometry import polar_bins
 from lib.random_state import seed_everything
 from lib.skeleton import Skeleton
 from lib.training.fit import Fit
+from lib.training.joint import JointStage
 from lib.training.options import Options
 from lib.training.run import Run, SilentRun
 from lib.training.session import Session, open_run
-from lib.training.stages import LiftingStage, Stage
+from lib.training.stages import BoneStage, LiftingStage, Stage
 
+# One of so many validation clips is scored, or evaluations would take as long as trainings.
+EVERY = 4
 WARM, TIMED = 2, 7  # steps of which the first are not counted, and those whose median is taken
 
 
@@ -59,6 +63,34 @@ class TimedFit(Fit):
         self.stage.model.train()
         self._step(batch)
         return self.cpu_seconds - before
+
+
+class Fewer:
+    """Every so-and-so-many-th of some clips."""
+
+    def __init__(self, clips: Clips, step: int) -> None:
+        self.clips, self.numbers = clips, range(0, len(clips), step)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitems__(self, clips: Sequence[int]) -> Batch:
+        return self.clips.__getitems__([self.numbers[clip] for clip in clips])
+
+
+def thin_out(stage: Stage, step: int) -> None:
+    """From now on, only every step-th test clip is scored."""
+    if isinstance(stage, JointStage):
+        thin_out(stage.lifting, step)
+        thin_out(stage.bones, step)
+    elif isinstance(stage, LiftingStage):
+        stage.tests = [
+            replace(test, clips=Fewer(test.clips, step), ids=test.ids[::step])
+            for test in stage.tests
+        ]
+    elif isinstance(stage, BoneStage):
+        stage.test = Fewer(stage.test, step)
+        stage.counted = None if stage.counted is None else stage.counted[::step]
 
 
 class TrueBins(nn.Module):
@@ -131,6 +163,7 @@ def make_fit(
     session = Session(options, train.complete(config), seed=seed)
     seed_everything(seed)
     stage = train.make_stage(session)
+    thin_out(stage, EVERY)
     if true_bins:
         assert isinstance(stage, LiftingStage)
         stage = Oracle(stage, config.bins)
@@ -152,6 +185,11 @@ def step_costs(fits: dict[str, TimedFit]) -> dict[str, float]:
             if turn >= WARM:
                 costs[name].append(seconds)
     return {name: statistics.median(seconds) for name, seconds in costs.items()}
+
+
+def save_untrained(fit: TimedFit, file: Path) -> None:
+    """Weights to time a step with: those of a training that has not begun."""
+    save_checkpoint(file, fit.contents(fit.stage.model, None))
 
 
 def scores(fit: TimedFit) -> dict[str, float]:
