@@ -76,11 +76,27 @@ def check_joints(config: Config, checkpoint: Checkpoint) -> None:
         )
 
 
+def check_units(config: Config, checkpoint: Checkpoint) -> None:
+    """Raise UserError if a checkpoint's poses, scored as they are, have other units than the data
+    set's labels: millimetres at the root's depth, or metres, for instance."""
+    if checkpoint.config is None or config.stage == 1:  # angles have none
+        return
+    trained = benchmark_of(make_config(checkpoint.config, str(checkpoint.path)))
+    benchmark = benchmark_of(config)
+    if trained.units is not benchmark.units:
+        raise UserError(
+            f"{checkpoint.path}: trained on the labels of {trained.name}, whose unit is not that of"
+            f" {benchmark.name}; evaluate it with a config of {trained.name}"
+        )
+
+
 def make_stage(session: Session) -> Stage:
     """The model with its weights, and the test set it is scored on. Raises UserError."""
     config, checkpoint, device = session.config, session.checkpoint, session.device
     if checkpoint:
         check_joints(config, checkpoint)
+        if session.options.eval_only:
+            check_units(config, checkpoint)
     benchmark = benchmark_of(config)
     skeleton = benchmark.skeleton
     if config.stage == 1:

@@ -13,7 +13,7 @@ import torch
 from data.benchmarks import BENCHMARKS
 from data.preprocess import mpi_inf_3dhp, synthetic
 from lib.batch import SharedFrames
-from lib.checkpoint import BEST
+from lib.checkpoint import BEST, save_checkpoint
 from lib.config import load_config
 from lib.errors import UserError
 from lib.evaluation.frames import TestFrames, blend_weights
@@ -385,6 +385,13 @@ def test_another_skeleton_or_protocol_is_refused(place, data, tmp_path):
     ):
         told = refused(*evaluation, *released, *stage1, "--set", key)
         assert message in told
+
+
+def test_a_checkpoint_of_other_units_is_not_scored(uninterrupted, tmp_path):
+    """Human3.6M's labels are pixels, those of VideoPose3D's files metres, on the same joints."""
+    flags = ("--eval-only", "--checkpoint", tmp_path, "--set", "dataset=h36m_videopose3d")
+    save_checkpoint(tmp_path / BEST, uninterrupted[0])
+    assert "whose unit is not that of h36m_videopose3d" in refused(*flags)
 
 
 def test_where_predictions_cannot_be_saved(place, tmp_path, data):

@@ -22,7 +22,9 @@ from lib.camera import Camera
 from lib.cli import logger
 from lib.errors import UserError
 from lib.files import find_path, listing
+from lib.processes import Processes
 from lib.skeleton import MPI_INF_3DHP
+from lib.training.progress import progress_bar
 
 TRAIN, TEST = "data_train_3dhp.npz", "data_test_3dhp.npz"
 REMEDY = "get it again (README, Data), or make one with data/preprocess/synthetic.py --format 3dhp"
@@ -232,7 +234,8 @@ def read_train(path: Path) -> Iterator[Take]:
     """data_train_3dhp.npz. Raises UserError."""
     table = _table(path)
     lengths = {}
-    for title in sorted(table, key=str):
+    titles = sorted(table, key=str)
+    for title in progress_bar(titles, "reading training sequences", Processes()):
         where, entry = f"{path}: {title!r}", table.pop(title)
         subject, _, sequence = str(title).partition(" ")
         if (subject, sequence) not in FRAME_TABLE:
