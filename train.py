@@ -19,7 +19,7 @@ from lib.evaluation.matlab import check_can_write, write_predictions
 from lib.evaluation.report import Report
 from lib.files import write_json
 from lib.skeleton import Skeleton
-from lib.training.compiled import compile_model
+from lib.training.compiled import check_graphs, compile_model, graph_model
 from lib.training.fit import Fit
 from lib.training.joint import JointStage
 from lib.training.options import parse_options
@@ -177,10 +177,13 @@ def train(session: Session, task: Stage) -> int:
     config, options = session.config, session.options
     if session.device.type == "cpu":
         memory.keep_freed()
+    check_graphs(session)
     loader = make_loader(session, task.skeleton)
     with closing(open_run(session)) as run:
         if options.compile:
             compile_model(task, next(loader.batches(0)), run)
+        if options.cuda_graphs:
+            graph_model(task, next(loader.batches(0)), run)
         fit = Fit(session, task, loader, run)
         trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
         run.log(

@@ -23,7 +23,9 @@ from lib.errors import UserError
 from lib.keypoints import find_layout
 from lib.skeleton import H36M
 
-if TYPE_CHECKING:  # importing it loads torch
+if TYPE_CHECKING:  # importing them loads torch
+    from torch import Tensor
+
     from model.mdtf import MDTF
 
 DEFAULT_CHECKPOINT = "checkpoint/mocap/tiny"
@@ -60,6 +62,8 @@ class VideoLifter:
             )
         self._model, self._flip, self._device = model.to(device), flip, device
         self.n_frames: int = model.n_frames
+        # On a GPU, where launching the kernels of one clip takes longer than running them.
+        self._one_clip: Callable[[Tensor], Tensor] | None = None
         self.backend = ""  # what computes the scan, in words
 
     @classmethod
@@ -98,12 +102,23 @@ class VideoLifter:
 
         Raises UserError: the network gives NaN or infinity.
         """
-        from lib.evaluation.predict import predict
+        from lib.cuda_graphs import Replayed
+        from lib.evaluation.predict import predict, predict_batch
 
+        if self._one_clip is None and str(self._device).startswith("cuda"):
+            self._one_clip = Replayed(
+                lambda clip: predict_batch(self._model, clip, H36M, flip=self._flip)
+            )
         # A batch's size in frames, so that long clips take no more memory than short ones.
         batch_size = max(1, 864 // self.n_frames)
         poses = predict(
-            self._model, clips, H36M, flip=self._flip, batch_size=batch_size, device=self._device
+            self._model,
+            clips,
+            H36M,
+            flip=self._flip,
+            batch_size=batch_size,
+            device=self._device,
+            lift=self._one_clip if len(clips) == 1 else None,
         )
         if not np.isfinite(poses).all():
             raise UserError(

@@ -1,5 +1,7 @@
 """What a training step on a GPU must not do, and data that lies there; tried out on the CPU."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,13 @@ from data.clips import ClipDataset
 from data.loader import ClipLoader
 from data.resident import on_device
 from lib.batch import SharedBatch
+from lib.cuda_graphs import Replayed
 from lib.device import numerics
 from lib.errors import UserError
 from lib.losses import lifting_losses
 from lib.processes import Processes
 from lib.skeleton import H36M
+from lib.training.compiled import Graphed, check_graphs, graph_model
 from lib.training.optim import make_optimizer
 from lib.training.step import BadNumber, Stepper
 from model.bone_aware import BoneAwareModule
@@ -201,3 +205,80 @@ def test_a_gpu_computes_in_float32_and_deterministically_unless_told_otherwise()
             assert cudnn.allow_tf32 == is_tf32
             assert cudnn.deterministic and not cudnn.benchmark
         assert torch.get_float32_matmul_precision() == before
+
+
+# --- CUDA graphs, with stand-ins for what records and replays -------------------------------------
+def test_a_replayed_function_takes_each_input_through_the_place_it_was_recorded_with(monkeypatch):
+    records = []
+
+    def record(self, x):
+        """As a graph does: replaying computes anew from what lies in x now."""
+        y = self.function(x)
+        graph = SimpleNamespace(replay=lambda: y.copy_(self.function(x)))
+        records.append(x.shape)
+        return x, graph, y
+
+    monkeypatch.setattr(Replayed, "_record", record)
+    double = Replayed(lambda x: 2 * x)
+    kept = [double(torch.full((n,), value)) for n, value in ((2, 1.0), (2, 3.0), (3, 4.0))]
+    assert [y.tolist() for y in kept] == [[2, 2], [6, 6], [8, 8, 8]]
+    assert records == [(2,), (3,)]
+
+
+def test_a_graphed_model_replays_batches_of_its_size_in_training_only(monkeypatch):
+    model, replayed = nn.Linear(3, 3), []
+
+    def record(module, arguments, **_):
+        plain = module.forward
+        module.forward = lambda x: replayed.append(x.shape) or plain(x)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    graphed = Graphed(model, torch.zeros(4, 3))
+    assert "forward" not in vars(model)  # a copy, for a moving average, must not replay
+    x = torch.rand(4, 3)
+    assert torch.equal(graphed(x), model(x))
+    assert replayed == [(4, 3)]
+    graphed(x[:3])
+    graphed.eval()(x)
+    model(x)
+    assert replayed == [(4, 3)]
+
+
+def test_graphs_that_cannot_be_recorded_are_told_and_nothing_has_changed(monkeypatch):
+    model = MDTF(BoneAwareModule(16, 1), Lifter(H36M, 3, 16, 1), H36M).train()
+    stage = SimpleNamespace(model=model, train_model=model, losses=lambda _: {})
+    before, lines = {k: v.clone() for k, v in model.state_dict().items()}, []
+
+    def fail(*_, **__):
+        model(torch.rand(1, 3, 17, 3))  # moves running statistics
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fail)
+    pose = torch.rand(2, 3, 17, 3)
+    batch = SharedBatch(pose, pose, [0, 1], [(0, 2)], 2)
+    state = torch.get_rng_state()
+    graph_model(stage, batch, SimpleNamespace(log=lines.append))
+    assert lines == ["--cuda-graphs: recording fails here (RuntimeError); going on without"]
+    assert stage.train_model is model and torch.equal(torch.get_rng_state(), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "cpu is no GPU"),
+        ({"device": torch.device("cuda"), "accumulate": 2}, "accumulate: 1"),
+        ({"device": torch.device("cuda"), "processes": Processes(0, 2)}, "one process"),
+        ({"device": torch.device("cuda"), "compile": True}, "exclude each other"),
+    ],
+)
+def test_where_graphs_cannot_be_is_said_before_anything_is_written(settings, reason):
+    session = SimpleNamespace(
+        options=SimpleNamespace(cuda_graphs=True, compile=settings.get("compile", False)),
+        config=SimpleNamespace(accumulate=settings.get("accumulate", 1)),
+        processes=settings.get("processes", Processes()),
+        device=settings.get("device", CPU),
+    )
+    with pytest.raises(UserError, match=reason):
+        check_graphs(session)

@@ -26,10 +26,12 @@ def predict(
     batch_size: int = 16,
     device: torch.device | str = "cpu",
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    lift: Callable[[Tensor], Tensor] | None = None,
 ) -> Floats:
     """Lift clips with a model in eval mode; flip averages with the mirrored clip's prediction.
 
-    clips: (N, T, J, 3): x, y in normalised screen coordinates, confidence.
+    clips: (N, T, J, 3): x, y in normalised screen coordinates, confidence; lift: predict_batch() of
+    this model and skeleton, as a CUDA graph for instance.
     Returns (N, T, J, 3) float32 in normalised units; the root is not set to zero.
     """
     if model.training:
@@ -37,7 +39,7 @@ def predict(
     poses = np.empty((*clips.shape[:-1], 3), dtype=np.float32)
     for start in progress(range(0, len(clips), batch_size)):
         batch = torch.as_tensor(clips[start : start + batch_size]).to(device)
-        pose = predict_batch(model, batch, skeleton, flip=flip)
+        pose = lift(batch) if lift else predict_batch(model, batch, skeleton, flip=flip)
         poses[start : start + batch_size] = pose.cpu().numpy()
     return poses
 

@@ -32,6 +32,7 @@ class Options:
     scan_backend: str | None = None
     precision: str = "fp32"
     compile: bool = False
+    cuda_graphs: bool = False
     save_every: float | None = None  # minutes
     data_on_device: bool | None = None
     num_cpus: int = 1
@@ -106,6 +107,7 @@ def parse_options(
     add("--scan-backend", choices=backends, help="how the scan is computed (auto)")
     add("--precision", default="fp32", choices=PRECISIONS, help="of the training steps (fp32)")
     add("--compile", action="store_true", help="torch.compile the model for training")
+    add("--cuda-graphs", action="store_true", help="replay training steps as CUDA graphs")
     add("--save-every", type=float, metavar="MINUTES", help="also save inside an epoch")
     add(
         "--data-on-device",
