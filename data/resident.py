@@ -42,7 +42,8 @@ class ResidentClips:
     def __init__(self, dataset: ClipDataset, rows: Rows, device: torch.device) -> None:
         """Raises UserError: a clip holds NaN or infinity."""
         pose_2d, pose_3d, ids = rows
-        broken = ~(np.isfinite(pose_2d).all((1, 2)) & np.isfinite(pose_3d).all((1, 2)))
+        finite = np.isfinite(pose_2d) & np.isfinite(pose_3d)  # (N, J, 3)
+        broken = np.asarray(~finite.all((1, 2)))
         for clip in np.flatnonzero(broken[ids].any(1))[:1]:
             dataset.__getitems__([int(clip)])  # says which, and what to do
         self.pose_2d, self.pose_3d, self.ids = (

@@ -101,7 +101,8 @@ def results(
     leaves = {name: t.to(dtype).requires_grad_() for name, t in inputs.items()}
     out = function(leaves, backend, **options)
     g = torch.Generator().manual_seed(99)
-    cotangent = torch.rand(out.shape, generator=g, dtype=torch.float64) + out.detach().sign()
+    cotangent = torch.rand(out.shape, generator=g, dtype=torch.float64).to(out.device)
+    cotangent = cotangent + out.detach().sign()
     gradients = torch.autograd.grad(out, list(leaves.values()), cotangent.to(dtype))
     return {"output": out.detach()} | dict(zip(leaves, gradients, strict=True))
 

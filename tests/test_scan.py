@@ -22,6 +22,7 @@ from tests.scan_cases import (
     run_scan,
     scan_inputs,
 )
+from tests.skips import NEEDS_GPU
 
 F64 = torch.float64
 CPU = torch.device("cpu")
@@ -231,6 +232,44 @@ def test_the_upstream_wrappers_equal_the_definition(fake_upstream):
     x, z = inner["xz"].chunk(2, -1)
     arguments = x, x.tanh(), z, *both_directions(inner)
     torch.testing.assert_close(upstream.Upstream().inner(*arguments), reference.inner(*arguments))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=NEEDS_GPU)
+@pytest.mark.parametrize("length", [17, 27])
+def test_upstreams_kernels_give_what_upstreams_references_give(length):
+    """Outputs and gradients of our adapter against selective_scan_ref and causal_conv1d_ref."""
+    reason = upstream.missing()
+    if reason:
+        pytest.skip(reason)
+    from causal_conv1d.causal_conv1d_interface import causal_conv1d_ref
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_ref
+
+    def direction(x, w, reverse):
+        x = x.flip(-2) if reverse else x
+        u = causal_conv1d_ref(x.mT, w.conv_weight.squeeze(1), w.conv_bias, activation="silu")
+        rank, states = w.dt_proj.shape[1], w.A_log.shape[1]
+        dt, B, C = F.linear(u.mT, w.x_proj).split([rank, states, states], dim=-1)
+        y = selective_scan_ref(
+            u,
+            F.linear(dt, w.dt_proj).mT,
+            -torch.exp(w.A_log),
+            B.mT,
+            C.mT,
+            w.D,
+            delta_bias=w.dt_bias,
+            delta_softplus=True,
+        ).mT
+        return y.flip(-2) if reverse else y
+
+    def composed(leaves, _):
+        x, z = leaves["xz"].chunk(2, -1)
+        forward, backward = both_directions(leaves)
+        return 0.5 * (direction(x, forward, False) + direction(x, backward, True)) * F.silu(z)
+
+    inputs = {name: t.cuda() for name, t in inner_inputs((3,), length, 16).items()}
+    want = results(composed, inputs, "", torch.float32)
+    want = {name: t.double() for name, t in want.items()}
+    assert_close(results(run_inner, inputs, "mamba_ssm", torch.float32), want, 1e-4)
 
 
 def test_upstream_packages_without_their_compiled_parts_are_not_used(fake_upstream, monkeypatch):

@@ -108,15 +108,19 @@ def scan_forward(
                 dt = tl.load(token + r, mask=is_r, other=0.0)
                 b = tl.load(token + R + n, mask=is_n, other=0.0)
                 cc = tl.load(token + R + N + n, mask=is_n, other=0.0)
-                loaded = loaded + ((x, dt, b, cc),)
+                token_values = (
+                    x.to(tl.float32),
+                    dt.to(tl.float32),
+                    b.to(tl.float32),
+                    cc.to(tl.float32),
+                )
+                loaded = loaded + (token_values,)
             sums = ()
             for k in tl.static_range(K):
                 x, dt, b, cc = loaded[k]
-                x = x.to(tl.float32)
-                delta = softplus(tl.sum(w * dt.to(tl.float32)[None, :], axis=1) + bias)
-                by_step = (delta * x)[:, None] * b.to(tl.float32)[None, :]
-                h = tl.exp2(delta[:, None] * a) * h + by_step
-                sums = sums + (tl.sum(h * cc.to(tl.float32)[None, :], axis=1) + d * x,)
+                delta = softplus(tl.sum(w * dt[None, :], axis=1) + bias)
+                h = tl.exp2(delta[:, None] * a) * h + (delta * x)[:, None] * b[None, :]
+                sums = sums + (tl.sum(h * cc[None, :], axis=1) + d * x,)
             gates = ()
             for k in tl.static_range(K):
                 at = first + sign * (chunk * K + k)
