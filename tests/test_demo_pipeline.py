@@ -12,11 +12,13 @@ from demo.pipeline import VideoLifter
 from demo.poses import bone_lengths, bone_variation
 from demo.smoothing import smooth_track
 from demo.world import millimetres_per_unit
-from lib.checkpoint import save_checkpoint
+from lib.checkpoint import BEST, save_checkpoint
+from lib.config import make_config
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT
 from lib.keypoints import H36M_17
 from lib.skeleton import H36M
+from model.build import build_bone_aware, build_lifter
 from tests.demo_samples import in_camera, standing, walking
 
 
@@ -89,6 +91,25 @@ def test_weights_that_are_not_finite_are_told(checkpoint, tmp_path, part, value)
     damaged = VideoLifter.from_checkpoint(tmp_path)
     with pytest.raises(UserError, match="not finite"):
         damaged.lift_keypoints(walking(12), (640, 480), 25.0)
+
+
+def test_a_checkpoint_lifts_in_the_forms_that_it_carries(tmp_path):
+    """All but the published ones: then a person twice as large has the pose twice as large."""
+    sizes = {"learning_rate": 1e-3, "batch_size": 1, "epochs": 1, "channel": 16, "st_depth": 2}
+    sizes |= {"n_frames": 9, "input": "person", "bins": 9}
+    forms = {"output": "residual", "bone_angle": "expectation", "bone_confidence": True}
+    first = build_bone_aware(make_config(sizes, "test", 1))
+    config = make_config({**sizes, **forms}, "test", 2)
+    contents = {"model": build_lifter(config).state_dict(), "config": config.as_dict()}
+    parts = {"bone_aware": first.state_dict(), "bone_aware_forms": first.forms()}
+    save_checkpoint(tmp_path / BEST, {**contents, **parts})
+    lifter = VideoLifter.from_checkpoint(tmp_path, device="cpu")
+    clips = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 9, 17, 3)).astype(np.float32)
+    zoomed = clips.copy()
+    zoomed[..., :2] += clips[..., :2] - clips[..., :1, :2]
+    np.testing.assert_allclose(lifter.lift(zoomed), 2 * lifter.lift(clips), rtol=1e-3, atol=1e-4)
+    poses = lifter.lift_keypoints(walking(12), (640, 480), 25.0)
+    assert np.isfinite(poses.pose_world).all()
 
 
 def test_importing_the_demo_loads_nothing_heavy():
