@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from torch import nn
 
 from data.benchmarks import BENCHMARKS
 from data.preprocess import mpi_inf_3dhp, synthetic
-from lib.batch import SharedFrames
+from data.windows import windows_around
+from lib.batch import Batch, SharedFrames
 from lib.checkpoint import BEST, save_checkpoint
 from lib.config import load_config
 from lib.errors import UserError
 from lib.evaluation.frames import TestFrames, blend_weights
 from lib.evaluation.mpi_inf_3dhp import blended, evaluate_mpi_inf_3dhp
-from lib.evaluation.predict import predict_batch
+from lib.evaluation.predict import predict_batch, predict_test
+from lib.evaluation.protocol import TestSet
 from lib.files import PROJECT_ROOT
 from lib.skeleton import MPI_INF_3DHP
 from model.build import assemble, build_bone_aware, build_lifter
@@ -236,6 +239,43 @@ def test_frames_that_windows_share_are_computed_once_with_the_same_result():
     assert counts[2:] == [2 * 30, 2 * 30]
     assert SharedFrames.of(np.arange(30).reshape(6, 5), "cpu") is None
     assert not model.train().shares_frames
+
+
+class Echo(nn.Module):
+    """Predicts the 2D pose itself."""
+
+    def forward(self, pose_2d):
+        return pose_2d
+
+
+class Windows:
+    """Windows of random frames, which are made when they are asked for."""
+
+    def __init__(self, ids):
+        self.ids, self.frames = ids, torch.randn(int(ids.max()) + 1, 17, 3)
+        self.asked = []
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitems__(self, clips):
+        self.asked.append(list(clips))
+        pose = self.frames[torch.from_numpy(self.ids[list(clips)])]
+        return Batch(pose, pose, list(clips))
+
+
+def test_windows_are_read_when_their_turn_comes():
+    """Never many at once, each once, and what is kept of each is the frame in the middle."""
+    frames = frames_of(np.zeros((70, 17, 3)), np.zeros(70, int))
+    ids = windows_around(frames.video, frames.is_valid, 81)
+    windows = Windows(ids)
+    test = TestSet(windows, ids, frames, BENCHMARKS["mpi_inf_3dhp"].protocols[0])
+    found = predict_test(
+        Echo().eval(), test, range(3, 70), MPI_INF_3DHP, flip=False, batch_size=64, device="cpu"
+    )
+    assert max(map(len, windows.asked)) <= 16
+    assert [clip for clips in windows.asked for clip in clips] == list(range(3, 70))
+    assert np.array_equal(found[:, 0], windows.frames[3:].numpy())
 
 
 # --- Commands ---------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ ANNOTATION, TEST_ANNOTATION = "annot.mat", "annot_data.mat"
 RAW_JOINTS = 28
 # MPI_INF_3DHP's joints among the 28.
 CHOSEN = [7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6]
-NEEDS = "pip install -r requirements-mpi.txt, or slice the .npz files instead"
+NEEDS = "pip install -r requirements-mpi.txt, or use the .npz files instead"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK = 512  # MATLAB's HDF5 files begin with a block of text
 
@@ -68,7 +68,7 @@ def optional_package(name: str, path: Path) -> ModuleType:
         return scipy.io
     except ImportError as error:
         package = name.partition(".")[0]
-        raise UserError(f"{path}: reading it needs {package}; {NEEDS}") from error
+        raise UserError(f"{path}: needs {package}; {NEEDS}") from error
 
 
 def _train_takes(files: Sequence[Path]) -> Iterator[Take]:

@@ -63,7 +63,9 @@ def predict_test(
     """
     if model.training:
         raise ValueError("predict_test() needs a model in eval mode")
-    may_share = getattr(model, "shares_frames", False)
+    # Only windows overlap that much, and resampled clips of a released folder may show other frames
+    # than `ids` says.
+    may_share = test.protocol.centre_only and getattr(model, "shares_frames", False)
     if torch.device(device).type == "cpu":
         batch_size = min(batch_size, CPU_BATCH)
     shape = test.ids[numbers.start : numbers.stop, test.kept].shape
