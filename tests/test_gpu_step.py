@@ -1,5 +1,6 @@
 """What a training step on a GPU must not do, and data that lies there; tried out on the CPU."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
 from tests.stores import T, write_arrays
+from tests.training import run_train, stage2_flags
 
 CPU = torch.device("cpu")
 # What makes the host wait for a GPU: a number or a bool is read, or a size depends on values.
@@ -130,6 +132,16 @@ def test_a_gradient_that_is_not_finite_is_told_by_its_norm():
     assert weight.tolist() == [1.0, 2.0]
     with pytest.raises(BadNumber, match=r"the gradient's norm is (inf|nan)"):
         step.check()
+
+
+def test_a_run_is_stopped_with_the_step_that_went_wrong(data, tmp_path):
+    """The first step overflows the weights, the second one's loss is not finite; it is told after
+    the sixth, the epoch's last."""
+    huge = ("--set", "learning_rate=1e30")
+    status, _, errors = run_train(*stage2_flags(data, tmp_path / "run", *huge))
+    assert status == 2
+    assert re.search(r"the loss is (nan|inf) \(clips .*\) in epoch 1, step 2; nothing was", errors)
+    assert not (tmp_path / "run" / "latest_epoch.pth.tr").exists()
 
 
 # --- data on the device ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The backend of Triton kernels, for CUDA; on a CPU they run in Triton's interpreter."""
 
 import importlib
+import logging
 import threading
 
 import torch
@@ -12,6 +13,8 @@ from model.ops.matmul import matmul_precision
 from model.ops.operator import constant_result
 from model.ops.triton import inner
 from model.ops.weights import DirectionWeights, Sizes
+
+log = logging.getLogger("mdtf")
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CAPABILITY = (7, 0)  # the oldest that Triton compiles for
@@ -70,6 +73,7 @@ def _find_obstacle(device: torch.device) -> str | None:
         capability = torch.cuda.get_device_capability(device)
         if torch.version.hip is None and capability < CAPABILITY:
             return f"Triton needs compute capability 7.0, this device has {capability}"
+        log.info("compiling and checking the Triton kernels on %s (Triton keeps them)", device)
         with matmul_precision("highest"), torch.autocast("cuda", enabled=False):
             wrong = check(Triton(), device, CHECKED, LENGTHS)
     except Exception as error:  # compilers and drivers fail in many ways

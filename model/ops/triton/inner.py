@@ -111,9 +111,10 @@ class _Gradients(NamedTuple):
     dt_proj: Tensor
 
     @classmethod
-    def room(
+    def zeros(
         cls, x_forward: Tensor, x_backward: Tensor | None, z: Tensor, sizes: Sizes
     ) -> "_Gradients":
+        """What no step at all gives, which has the shapes of all."""
         channels, width = z.shape[-1], sizes.rank + 2 * sizes.states
 
         def zeros(*size: int) -> Tensor:
@@ -145,23 +146,24 @@ def _backward(
     grad, x_forward, z = map(dense_channels, (grad, x_forward, z))
     shared = x_backward is None
     x_backward = x_forward if x_backward is None else dense_channels(x_backward)
-    by = _Gradients.room(x_forward, None if shared else x_backward, z, sizes)
     if not z.numel():
-        return [*by]
+        return [*_Gradients.zeros(x_forward, None if shared else x_backward, z, sizes)]
+    by_x_forward, by_z = like(x_forward), like(z)
+    by_x_backward = None if shared else like(x_backward)
     room, channels = _Kept(*kept), shape.channels
     blocks = launch.backward_blocks(channels)
     by_u = torch.empty_like(room.u)
     by_wide = z.new_empty(2, shape.tokens, channels + blocks * 2 * sizes.states)
     with launch.device_of(z):
-        by_scan = launch.scan_backward(*room, z, grad, by_u, by_wide, by.z, forward, backward)
+        by_scan = launch.scan_backward(*room, z, grad, by_u, by_wide, by_z, forward, backward)
         by_u, by_x_proj, by_dt_proj = _through_projections(
             by_u, by_wide, room.u, forward, backward, sizes
         )
-        by_x_backward = None if shared else by.x_backward
         by_conv = launch.conv_backward(
-            x_forward, x_backward, by_u, by.x_forward, by_x_backward, forward, backward
+            x_forward, x_backward, by_u, by_x_forward, by_x_backward, forward, backward
         )
-    return [*by._replace(conv=by_conv, scan=by_scan, x_proj=by_x_proj, dt_proj=by_dt_proj)]
+    other = z.new_empty(0) if by_x_backward is None else by_x_backward
+    return [*_Gradients(by_x_forward, other, by_z, by_conv, by_scan, by_x_proj, by_dt_proj)]
 
 
 def _through_projections(
@@ -207,7 +209,7 @@ def _(
     kept: list[Tensor],
 ) -> list[Tensor]:
     forward, _ = split_directions(weights)
-    return [*_Gradients.room(x_forward, x_backward, z, sizes_of(forward))]
+    return [*_Gradients.zeros(x_forward, x_backward, z, sizes_of(forward))]
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

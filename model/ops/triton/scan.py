@@ -209,6 +209,7 @@ def scan_backward(
     by_a = tl.zeros((BC, NP), dtype=tl.float32)
     by_bias = tl.zeros((BC,), dtype=tl.float32)
     by_d = tl.zeros((BC,), dtype=tl.float32)
+    tl.static_assert(K % 3 == 0)
     S: tl.constexpr = K // 3
     W: tl.constexpr = R + 2 * N
     wide = C + blocks * 2 * N
