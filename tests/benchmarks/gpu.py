@@ -40,7 +40,8 @@ from tests.scan_cases import inner_inputs, relative_errors, results, run_inner
 PARTS = ("kernels", "resources", "sweep", "first", "model")
 LENGTHS, CHANNELS, BATCHES = (17, 27, 81, 243), (64, 128), (1, 16)
 JOINTS, STATES = 17, 16
-FORWARD_INSTRUCTIONS, BACKWARD_INSTRUCTIONS = 0.4, 2.2  # of a warp, for one state step of 32 lanes
+FORWARD_INSTRUCTIONS, BACKWARD_INSTRUCTIONS = 0.4, 2.2  # of a warp for a state's step, from SASS
+BACKWARD_EXPONENTIALS = 2.7  # the states are computed again, some of them twice
 EXPONENTIALS_A_CLOCK = 16  # of a multiprocessor
 CLIPS_AN_EPOCH, EPOCHS, BATCH = 19_534, 120, 16  # Human3.6M in clips of 243 frames, as published
 Rows = list[dict[str, object]]
@@ -67,11 +68,11 @@ def microseconds(run: Callable[[], object], repeats: int, device: torch.device) 
     return statistics.median(times)
 
 
-def card(device: torch.device) -> dict[str, object]:
+def card(device: torch.device) -> dict[str, Any]:
     import triton
 
     properties = torch.cuda.get_device_properties(device)
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "card": properties.name,
         "multiprocessors": properties.multi_processor_count,
         "torch": torch.__version__,
@@ -117,9 +118,13 @@ def inner_runs(
 
 
 def kernels(
-    device: torch.device, repeats: int, backends: list[str], cases: list[tuple[int, int, int]]
+    device: torch.device,
+    repeats: int,
+    backends: list[str],
+    cases: list[tuple[int, int, int]],
+    clocks: float | None = None,
 ) -> Rows:
-    """cases: (length, channels, batch). Floors are those of the Triton kernels."""
+    """cases: (length, channels, batch); clocks: see floors(), which are the Triton kernels'."""
     found: Rows = []
     bandwidth = bytes_a_second(device)
     for (length, channels, batch), axis in itertools.product(cases, (-2, -3)):
@@ -142,25 +147,24 @@ def kernels(
                 "GB/s": moved / forward * 1e-3,
                 "share of bandwidth": moved / forward * 1e6 / bandwidth,
             }
-            row |= floors(steps, forward, both - forward, device)
+            if clocks:
+                row |= floors(steps, forward, both - forward, clocks)
             found.append(row)
     return found
 
 
-def floors(steps: int, forward: float, backward: float, device: torch.device) -> dict[str, object]:
-    """What share of the time the instructions, and the exponentials, would take by themselves."""
-    if device.type != "cuda":
-        return {}
-    properties = torch.cuda.get_device_properties(device)
-    clocks = properties.multi_processor_count * properties.clock_rate * 1e-3  # a microsecond
-    instructions = [
-        steps / 32 * 32 * n / 32 / (4 * clocks)
-        for n in (FORWARD_INSTRUCTIONS * 32, BACKWARD_INSTRUCTIONS * 32)
-    ]
-    exponentials = steps / (EXPONENTIALS_A_CLOCK * clocks)
+def floors(steps: int, forward: float, backward: float, clocks: float) -> dict[str, object]:
+    """What share of the time the instructions, and the exponentials, would take by themselves.
+
+    steps: of one state; clocks: of all multiprocessors, a microsecond.
+    """
+    instructions = (FORWARD_INSTRUCTIONS / forward, BACKWARD_INSTRUCTIONS / backward)
+    exponentials = (1 / forward, BACKWARD_EXPONENTIALS / backward)
     return {
-        "instructions": f"{instructions[0] / forward:.2f} {instructions[1] / backward:.2f}",
-        "exponentials": f"{exponentials / forward:.2f} {2.7 * exponentials / backward:.2f}",
+        "instructions": " ".join(f"{steps * n / (4 * clocks):.2f}" for n in instructions),
+        "exponentials": " ".join(
+            f"{steps * n / (EXPONENTIALS_A_CLOCK * clocks):.2f}" for n in exponentials
+        ),
     }
 
 
@@ -169,8 +173,8 @@ def errors(device: torch.device, backends: list[str], lengths: tuple[int, ...]) 
     found: Rows = []
     for length, backend in itertools.product(lengths, backends):
         inputs = {k: t.to(device) for k, t in inner_inputs((2, 3), length, 64, rank=4).items()}
-        exact = results_on(device, inputs, "sequential", torch.float64)
-        runs = [results_on(device, inputs, backend, torch.float32) for _ in range(2)]
+        exact = results(run_inner, inputs, "sequential", torch.float64)
+        runs = [results(run_inner, inputs, backend, torch.float32) for _ in range(2)]
         off = relative_errors(runs[0], exact)
         worst = max(off, key=lambda name: off[name])
         equal = all(torch.equal(runs[0][name], runs[1][name]) for name in exact)
@@ -184,12 +188,6 @@ def errors(device: torch.device, backends: list[str], lengths: tuple[int, ...]) 
             }
         )
     return found
-
-
-def results_on(
-    device: torch.device, inputs: dict[str, Tensor], backend: str, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    return results(run_inner, inputs, backend, dtype)
 
 
 def resource_rows(device: torch.device) -> Rows:
@@ -306,7 +304,7 @@ def model_rows(
             launched = kernels_and_idle(step, device)
             row(what, microseconds(step, repeats, device), batch, peak=peak, **launched)
         recompute_blocks(model.lifter, False)
-        host = clips(batch)
+        host = clips(batch).pin_memory() if device.type == "cuda" else clips(batch)
         step = optimizer_step(model, host, precision, device)
         row(f"step, {batch} clips from the CPU", microseconds(step, repeats, device), batch)
         for mode in ("default", "reduce-overhead") if device.type == "cuda" else ():
@@ -381,7 +379,8 @@ def main() -> None:
 
     cases = list(itertools.product(LENGTHS, CHANNELS, BATCHES))
     run("kernels", "Errors against float64", lambda: errors(device, backends, LENGTHS))
-    run("kernels", "Inner block", lambda: kernels(device, options.repeats, backends, cases))
+    clocks = float(where["MHz"]) * where["multiprocessors"] if "MHz" in where else None
+    run("kernels", "Inner block", lambda: kernels(device, options.repeats, backends, cases, clocks))
     if "triton" in backends:
         run("resources", "Registers", lambda: resource_rows(device))
         run("sweep", "Configurations", lambda: sweep(device, options.repeats))

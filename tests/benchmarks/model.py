@@ -67,7 +67,7 @@ def forward(model: nn.Module, pose: Tensor, backend: str = "auto") -> Callable[[
 
 def training_step(model: MDTF, pose: Tensor, backend: str = "auto") -> Callable[[], None]:
     keep_freed()  # as the training command does
-    target = clips(len(pose), pose.shape[1]) / 10
+    target = clips(len(pose), pose.shape[1]).to(pose.device) / 10
     weights = load_config("configs/h36m/tiny.yaml").loss_weights
 
     def run() -> None:
