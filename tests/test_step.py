@@ -202,5 +202,5 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_clips(data, tmp_path, monkeyp
         told = {name for name in line if name.startswith("train/")}
         assert told == {f"train/{name}" for name in steps[0][0]}
         for name in steps[0][0]:
-            mean = sum(sums[name] for sums, _ in steps[5 * epoch : 5 * epoch + 5]) / 48
+            mean = sum(float(sums[name]) for sums, _ in steps[5 * epoch : 5 * epoch + 5]) / 48
             assert line[f"train/{name}"] == pytest.approx(mean, rel=1e-12)
