@@ -221,6 +221,27 @@ def test_epochs_become_one_of_so_many_steps(root):
     assert [b.clips for b in steps.batches(0, count)] == [b.clips for b in expected[count:]]
 
 
+# The toy's clips are stored, so its views cannot be fixed.
+@pytest.mark.parametrize("name", [name for name in variants.VARIANTS if name != "fixed views"])
+def test_every_variant_can_be_trained(root, tmp_path, name):
+    """One step moves the weights, and leaves them finite."""
+    variant, stage1 = variants.VARIANTS[name], tmp_path / "stage1.pth.tr"
+    first = variants.stage1_config(variant, overrides(root))
+    budget.save_untrained(budget.make_fit(first, tmp_path, 1, 0, silent=True), stage1)
+    config = variants.stage2_config(variant, overrides(root))
+    flags = {"true_bins": variant.true_bins, "silent": True}
+    fit = budget.make_fit(
+        config, tmp_path, 1, 0, stage1=stage1 if config.bone_branch else None, **flags
+    )
+    before = {key: value.clone() for key, value in fit.stage.model.state_dict().items()}
+    fit.time_step(next(iter(fit.loader.batches(0))))
+    after = fit.stage.model.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert "lifter.embed.weight" in moved
+    assert any(key.startswith("bone_aware") for key in moved) == config.train_bone_aware
+
+
 def test_a_step_is_timed_without_its_data(root, done, monkeypatch):
     """By a clock that says 1, 2, 3 … when asked: each step takes 1, the median of all too."""
     out, _ = done
