@@ -155,14 +155,13 @@ def conv_backward(
 
 
 # --- the scan -------------------------------------------------------------------------------------
-def _scan_constants(weights: DirectionWeights, length: int) -> dict[str, int]:
+def _scan_constants(weights: DirectionWeights) -> dict[str, int]:
     sizes = sizes_of(weights)
     return {
         "N": sizes.states,
         "NP": next_power_of_2(sizes.states),
         "R": sizes.rank,
         "K": CHUNK,
-        "EVEN": length % CHUNK == 0,
         "num_warps": 1,
         "num_stages": 1,
     }
@@ -198,10 +197,12 @@ def scan_forward(
         *strides(z),
         *strides(out),
         shape.channels,
-        RP=next_power_of_2(sizes_of(forward).rank),
+        # Four numbers a lane at least: with another layout of dt_proj registers spill (sm_90).
+        RP=max(128 // channels, next_power_of_2(sizes_of(forward).rank)),
         BC=channels,
+        EVEN=shape.length % (CHUNK // 3) == 0,
         KEEP=keep,
-        **_scan_constants(forward, shape.length),
+        **_scan_constants(forward),
     )
 
 
@@ -245,6 +246,7 @@ def scan_backward(
         *strides(by_z),
         shape.channels,
         BC=BACKWARD_CHANNELS,
-        **_scan_constants(forward, shape.length),
+        EVEN=shape.length % CHUNK == 0,
+        **_scan_constants(forward),
     )
     return partial.sum(1)

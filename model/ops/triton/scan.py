@@ -62,7 +62,7 @@ def scan_forward(
 
     y (tokens, C), float32: the sum of both directions, before the gate; without KEEP only the
     forward direction. states (2, rows, chunks, C, N): those before each chunk, if KEEP.
-    EVEN: L is a multiple of K.
+    EVEN: L is a multiple of a third of K.
     """
     row = tl.program_id(0).to(tl.int64)
     outer_row = (tl.program_id(0) // inner).to(tl.int64)
@@ -73,6 +73,8 @@ def scan_forward(
     z += outer_row * z_outer + inner_row * z_inner
     out += outer_row * out_outer + inner_row * out_inner
     y += row * L * C
+    tl.static_assert(K % 3 == 0)
+    S: tl.constexpr = K // 3
     chunks = tl.cdiv(L, K)
     saved = c[:, None] * N + n[None, :]
     is_saved = is_c[:, None] & (n < N)[None, :]
@@ -91,57 +93,40 @@ def scan_forward(
         u_row, projected_row = u + sequence * C, projected + sequence * (R + 2 * N)
         state = states + (direction * rows + row) * chunks * C * N
         h = tl.zeros((BC, NP), dtype=tl.float32)
-        for chunk in range(chunks):
-            if KEEP:
-                tl.store(state + chunk * C * N + saved, h, mask=is_saved)
-            # All loads first: they wait neither for the recurrence nor for its stores. Steps after
-            # the last are loaded as zeros, and nothing of them is stored.
+        for third in range(tl.cdiv(L, S)):
+            start = third * S
+            if KEEP:  # noqa: SIM102 (a constant and a number of the device)
+                if third % 3 == 0:
+                    tl.store(state + third // 3 * C * N + saved, h, mask=is_saved)
+            # All loads of a third first: they wait neither for the recurrence nor for its stores.
+            # Steps after the last are loaded as zeros, and nothing of them is stored.
             loaded = ()
-            for k in tl.static_range(K):
-                at = first + sign * (chunk * K + k)
+            for k in tl.static_range(S):
+                at = first + sign * (start + k)
                 mask, is_r, is_n = is_c, r < R, n < N
                 if not EVEN:
-                    is_step = chunk * K + k < L
+                    is_step = start + k < L
                     mask, is_r, is_n = mask & is_step, is_r & is_step, is_n & is_step
                 token = projected_row + at * (R + 2 * N)
-                x = tl.load(u_row + at * C + c, mask=mask, other=0.0)
-                dt = tl.load(token + r, mask=is_r, other=0.0)
-                b = tl.load(token + R + n, mask=is_n, other=0.0)
-                cc = tl.load(token + R + N + n, mask=is_n, other=0.0)
-                token_values = (
-                    x.to(tl.float32),
-                    dt.to(tl.float32),
-                    b.to(tl.float32),
-                    cc.to(tl.float32),
-                )
-                loaded = loaded + (token_values,)
-            sums = ()
-            for k in tl.static_range(K):
-                x, dt, b, cc = loaded[k]
-                delta = softplus(tl.sum(w * dt[None, :], axis=1) + bias)
-                h = tl.exp2(delta[:, None] * a) * h + (delta * x)[:, None] * b[None, :]
-                sums = sums + (tl.sum(h * cc[None, :], axis=1) + d * x,)
-            gates = ()
-            for k in tl.static_range(K):
-                at = first + sign * (chunk * K + k)
-                mask = is_c & is_second
-                if not EVEN:
-                    mask = mask & (chunk * K + k < L)
-                gate = tl.load(z + at * z_step + c, mask=mask, other=0.0)
-                gates = gates + ((gate, tl.load(y + at * C + c, mask=mask, other=0.0)),)
-            for k in tl.static_range(K):
-                at = first + sign * (chunk * K + k)
+                x = tl.load(u_row + at * C + c, mask=mask, other=0.0).to(tl.float32)
+                dt = tl.load(token + r, mask=is_r, other=0.0).to(tl.float32)
+                b = tl.load(token + R + n, mask=is_n, other=0.0).to(tl.float32)
+                cc = tl.load(token + R + N + n, mask=is_n, other=0.0).to(tl.float32)
+                gate = tl.load(z + at * z_step + c, mask=mask & is_second, other=0.0)
+                other = tl.load(y + at * C + c, mask=mask & is_second, other=0.0)
+                loaded = loaded + ((x, dt, b, cc, gate.to(tl.float32), other),)
+            for k in tl.static_range(S):
+                at = first + sign * (start + k)
                 mask = is_c
                 if not EVEN:
-                    mask = mask & (chunk * K + k < L)
-                gate, other = gates[k]
-                gate = gate.to(tl.float32)
-                both = sums[k] + other
-                gated = 0.5 * both * gate * sigmoid(gate)
+                    mask = mask & (start + k < L)
+                x, dt, b, cc, gate, other = loaded[k]
+                delta = softplus(tl.sum(w * dt[None, :], axis=1) + bias)
+                h = tl.exp2(delta[:, None] * a) * h + (delta * x)[:, None] * b[None, :]
+                both = tl.sum(h * cc[None, :], axis=1) + d * x + other
+                gated = (0.5 * both * gate * sigmoid(gate)).to(out.dtype.element_ty)
                 tl.store(y + at * C + c, both, mask=mask if KEEP else mask & (not is_second))
-                tl.store(
-                    out + at * out_step + c, gated.to(out.dtype.element_ty), mask=mask & is_second
-                )
+                tl.store(out + at * out_step + c, gated, mask=mask & is_second)
         tl.debug_barrier()  # the second direction reads what other threads have stored in y
 
 
