@@ -249,13 +249,41 @@ def test_other_shapes_of_a_test_file_mean_the_same(one, change):
 def test_what_is_not_valid_may_be_nan(one):
     def spoil(arrays):
         arrays["univ_annot3"][arrays["valid_frame"].ravel() == 0] = np.nan
-        arrays["activity_annotation"][arrays["valid_frame"] == 0] = 0
+        arrays["activity_annotation"] = np.where(
+            arrays["valid_frame"] == 0, [[np.nan], [9], *[[0]] * 9], arrays["activity_annotation"]
+        )
 
     rewrite_test(one, lambda arrays: arrays["valid_frame"].__setitem__(slice(2), 0))
     rewrite_test(one, spoil)
     status, _, error = slice_npz(one, "--raw", one / "raw")
     assert status == 0, error
     assert np.isfinite(stored(one, "test")["pose_3d_mm"]).all()
+
+
+def test_activities_may_be_missing(one, caplog):
+    rewrite_test(one, lambda arrays: arrays.pop("activity_annotation"))
+    assert slice_npz(one, "--raw", one / "raw")[0] == 0
+    assert "no activity_annotation: no scores of single activities" in caplog.text
+    assert stored(one, "test")["actions"] == [""]
+
+
+def test_a_file_as_matlab_writes_it(one):
+    """A block of text first, and arrays, cells and groups that are not ours."""
+    path = rewrite_test(one, lambda arrays: None)
+    assert slice_npz(one, "--raw", one / "raw")[0] == 0
+    before = stored(one, "test")
+    with h5py.File(path, "r") as file:
+        arrays = {name: file[name][()] for name in file}
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in (arrays | {"bb_crop": np.zeros((FRAMES, 34))}).items():
+            file.create_dataset(name, data=array.astype(float), chunks=True, compression="gzip")
+        cell = file.create_dataset("cameras", (1, 1), dtype=h5py.ref_dtype)
+        cell[0, 0] = file.create_group("#refs#").create_dataset("a", data=np.zeros(2)).ref
+    with open(path, "r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: PCWIN64".ljust(124) + b"\0\2IM")
+    assert slice_npz(one, "--raw", one / "raw")[0] == 0
+    after = stored(one, "test")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 # --- Mistakes ---------------------------------------------------------------------------------

@@ -27,12 +27,15 @@ from data.sources.mpi_inf_3dhp import (
     test_video,
     whole_numbers,
 )
+from lib.arrays import Bools, Ints
+from lib.cli import logger
 from lib.errors import UserError
 from lib.files import listing
 from lib.processes import Processes
 from lib.training.progress import progress_bar
 
 ANNOTATION, TEST_ANNOTATION = "annot.mat", "annot_data.mat"
+ACTIVITY = "activity_annotation"
 RAW_JOINTS = 28
 # MPI_INF_3DHP's joints among the 28.
 CHOSEN = [7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6]
@@ -114,21 +117,30 @@ def _test_takes(files: Sequence[Path]) -> Iterator[Take]:
         name = path.parent.name
         if name not in TEST_TABLE:
             raise UserError(f"{path}: MPI-INF-3DHP has TS1 to TS6 only; take it away")
-        names = ["annot2", "univ_annot3", "valid_frame", "activity_annotation"]
-        content = _read(path, names, may_be_hdf5=True)
+        names = ["annot2", "univ_annot3", "valid_frame"]
+        content = _read(path, names, may_be_hdf5=True, optional=[ACTIVITY])
         points = _frames_first(content["annot2"], 2, f"{path}: annot2")
         poses = _frames_first(content["univ_annot3"], 3, f"{path}: univ_annot3")
         valid = flags(content["valid_frame"], len(points), f"{path}: valid_frame")
-        where = f"{path}: activity_annotation"
-        # What is not valid may have no activity.
-        activity = whole_numbers(
-            content["activity_annotation"], len(points), where, 0, len(ACTIVITIES)
-        )
+        activity = _activity(content, valid, path)
         lengths[name] = int(valid.sum())
         yield make_take(test_video(name), points, poses, str(path), valid, activity)
     check_lengths(
         lengths, {name: frames for name, (_, frames) in TEST_TABLE.items()}, "valid frames"
     )
+
+
+def _activity(content: Mapping[str, Any], valid: Bools, path: Path) -> Ints | None:
+    """(n,) the activity of each frame; a frame that is not valid may have anything, taken as 0."""
+    if ACTIVITY not in content:
+        logger.warning("warning: %s: no %s: no scores of single activities", path, ACTIVITY)
+        return None
+    found = np.asarray(content[ACTIVITY])
+    if found.size == len(valid) and found.dtype.kind in "fiu":
+        known = np.isin(found, range(len(ACTIVITIES) + 1))
+        found = np.where(known | valid.reshape(found.shape), found, 0)
+    where = f"{path}: {ACTIVITY}"
+    return whole_numbers(found, len(valid), where, 0, len(ACTIVITIES))
 
 
 def _frames_first(array: np.ndarray, axes: int, where: str) -> np.ndarray:
@@ -147,17 +159,20 @@ def _is_hdf5(path: Path) -> bool:
     return head.startswith(_HDF5) or head[_USER_BLOCK:] == _HDF5
 
 
-def _read(path: Path, names: Sequence[str], may_be_hdf5: bool) -> Mapping[str, Any]:
+def _read(
+    path: Path, names: Sequence[str], *, may_be_hdf5: bool, optional: Sequence[str] = ()
+) -> Mapping[str, Any]:
     """Arrays of a MATLAB file of either kind by name. Raises UserError."""
+    wanted = [*names, *optional]
     try:
         is_hdf5 = _is_hdf5(path)
         if is_hdf5 and not may_be_hdf5:
             raise UserError(f"{path}: HDF5 (MATLAB 7.3), not MATLAB v5; save it again with -v7")
         package = optional_package("h5py" if is_hdf5 else "scipy.io", path)
         if not is_hdf5:
-            return _all_there(package.loadmat(path, variable_names=names), names, path)
+            return _all_there(package.loadmat(path, variable_names=wanted), names, path)
         with package.File(path, "r") as file:
-            content = {name: file[name][()] for name in names if name in file}
+            content = {name: file[name][()] for name in wanted if name in file}
             return _all_there(content, names, path)
     except UserError:
         raise
