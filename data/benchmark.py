@@ -17,7 +17,7 @@ from data.clips import (
 )
 from data.motions import read_motions
 from data.sequences import SPLITS, Sequences
-from data.store import INDEX, ArrayClips, ArrayWriter, StoredClips
+from data.store import INDEX, ArrayClips, ArrayWriter, StoredClips, dataset_of
 from data.views import RenderedClips, Rendering
 from lib.arrays import Bools, Floats, Ints
 from lib.batch import Clips
@@ -85,6 +85,7 @@ class Benchmark:
 
     def at(self, path: Path) -> "Benchmark":
         """With the joints of a file or a folder of clips. Raises UserError."""
+        self._check_folder(path)
         is_stored = (path / INDEX).is_file()
         if self.read_joints is None or not (is_stored or path.is_file()):
             return self  # whoever opens it will say what is missing
@@ -138,6 +139,15 @@ class Benchmark:
                 hint = did_you_mean(value, values)
                 raise UserError(f"key {key!r}: {value!r} is not one of {', '.join(values)}{hint}")
 
+    def _check_folder(self, folder: Path) -> None:
+        """Raise UserError if a folder holds the clips of another data set."""
+        found = dataset_of(folder)
+        if found not in (None, self.name):
+            raise UserError(
+                f"{folder}: clips of {found}, not of {self.name}, whose joints or units are others;"
+                f" name a folder of {self.name} in 'subset_list', or use a config of {found}"
+            )
+
     def _check_joints(self, folder: Path) -> None:
         """Raise UserError if the clips of a folder have other joints than the model."""
         found = self.at(folder).skeleton
@@ -185,6 +195,8 @@ class Benchmark:
         Raises UserError.
         """
         self._check(config)
+        for folder in config.clips_dirs:
+            self._check_folder(folder)
         if self.read_joints is not None:
             for folder in config.clips_dirs:
                 if (folder / INDEX).is_file():
@@ -244,7 +256,7 @@ class Benchmark:
         counts = {}
         splits = self.read(path, SPLITS)  # a missing file is reported before a folder is made
         kept = None if self.read_joints is None else self.read_joints(path)
-        with ArrayWriter(directory, n_frames, Path(path).name, kept) as writer:
+        with ArrayWriter(directory, n_frames, Path(path).name, kept, self.name) as writer:
             for split, sequences in splits:
                 windows = self.train_windows if split == "train" else self.test_windows
                 clips = windows(sequences, n_frames)

@@ -47,15 +47,23 @@ class ArrayWriter:
     """
 
     def __init__(
-        self, directory: Path, n_frames: int, made_from: str, skeleton: Skeleton | None = None
+        self,
+        directory: Path,
+        n_frames: int,
+        made_from: str,
+        skeleton: Skeleton | None = None,
+        dataset: str = "",
     ) -> None:
-        """made_from: the file's name; skeleton: that of the poses, if it shall be kept."""
+        """made_from: the file's name; skeleton: that of the poses, if it shall be kept; dataset:
+        whose joints and units the poses have, if only that one may read them."""
         self.directory = directory
         self._splits: dict[str, Entry] = {}
         self._head: Entry = {"format": FORMAT, "n_frames": n_frames}
         self._head["made_from"] = made_from
         if skeleton is not None:
             self._head |= {"joints": skeleton.names, "joint_parents": skeleton.parent_names}
+        if dataset:
+            self._head["dataset"] = dataset
 
     def __enter__(self) -> "ArrayWriter":
         try:
@@ -180,6 +188,15 @@ def open_arrays(
             f"{directory}: no {split} split of this kind, or half of one; make it with {door}"
         ) from error
     return entry, arrays
+
+
+def dataset_of(directory: Path) -> str | None:
+    """The data set whose poses a folder holds; None if it does not say it, or is none of ours."""
+    try:
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        return str(index["dataset"])
+    except UNREADABLE:
+        return None
 
 
 class ArrayClips:

@@ -357,6 +357,8 @@ def test_a_truncated_or_missing_file_is_told(one):
     assert "data_train_3dhp.npz: damaged" in refused(slice_npz(one))
     (one / "data_train_3dhp.npz").unlink()
     assert "data_train_3dhp.npz: no such file (there: data_test" in refused(slice_npz(one))
+    shutil.copytree(one / "raw" / "S1", one / "raw" / "again" / "S1")
+    assert "Seq1/annot.mat: the same sequence as" in refused(slice_npz(one, "--raw", one / "raw"))
     (one / "nothing").mkdir()
     assert "no S1/Seq1/annot.mat" in refused(slice_npz(one, "--raw", one / "nothing"))
     assert "no such folder" in refused(slice_npz(one, "--raw", one / "nowhere"))

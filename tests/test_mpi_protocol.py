@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from data.benchmarks import BENCHMARKS
-from data.preprocess import mpi_inf_3dhp, synthetic
+from data.preprocess import mpi_inf_3dhp, synthetic, visualize
 from data.windows import windows_around
 from lib.batch import Batch, SharedFrames
 from lib.checkpoint import BEST, save_checkpoint
@@ -24,6 +24,7 @@ from lib.evaluation.predict import predict_batch, predict_test
 from lib.evaluation.protocol import TestSet
 from lib.files import PROJECT_ROOT
 from lib.skeleton import MPI_INF_3DHP
+from lib.training.stages import BoneStage
 from model.build import assemble, build_bone_aware, build_lifter
 from tests import reference
 from tests.commands import SIZE
@@ -432,6 +433,29 @@ def test_a_checkpoint_of_other_units_is_not_scored(uninterrupted, tmp_path):
     flags = ("--eval-only", "--checkpoint", tmp_path, "--set", "dataset=h36m_videopose3d")
     save_checkpoint(tmp_path / BEST, uninterrupted[0])
     assert "whose unit is not that of h36m_videopose3d" in refused(*flags)
+
+
+def test_clips_of_another_data_set_are_refused(place, data, tmp_path):
+    """Both have 17 joints; the folder says whose they are."""
+    folder = f"subset_list=[MPI-INF-3DHP-{T}]"
+    flags = ("--eval-only", "--checkpoint", data / "stage1", "--set", folder)
+    told = refused(*flags, "--set", f"data_root={place}", "--set", "stage=1")
+    assert f"MPI-INF-3DHP-{T}: clips of mpi_inf_3dhp, not of h36m" in told
+    output = tmp_path / "film.gif"
+    status, _, error = run_command(
+        visualize.main,
+        (place / f"MPI-INF-3DHP-{T}", "--dataset", "h36m", "--sequence", 0, "--output", output),
+    )
+    assert status == 2 and "clips of mpi_inf_3dhp, not of h36m" in error
+
+
+def test_stage_1_without_a_valid_frame_is_told():
+    stage = BoneStage(
+        nn.Identity(), MPI_INF_3DHP, Windows(np.zeros((2, 3), int)), 1, torch.device("cpu"),
+        "window", np.zeros((2, 3), bool),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="none of the test frames is valid"):
+        stage.evaluate(nn.Identity())
 
 
 def test_where_predictions_cannot_be_saved(place, tmp_path, data):

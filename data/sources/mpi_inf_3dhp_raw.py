@@ -56,6 +56,13 @@ def takes_of(folder: Path, split: str) -> Iterator[Take]:
             f"{folder}: no {pattern.replace('[0-9]', '1')} … in it or one level below (there:"
             f" {there})"
         )
+    places: dict[tuple[str, ...], Path] = {}
+    for path in files:
+        first = places.setdefault(
+            path.parts[-3:-1] if split == "train" else path.parts[-2:-1], path
+        )
+        if first is not path:
+            raise UserError(f"{path}: the same sequence as {first}; take one of them away")
     return _train_takes(files) if split == "train" else _test_takes(files)
 
 

@@ -30,7 +30,10 @@ LEFT_OUT = ("S11", "Directions")  # its recording is damaged; VideoPose3D's file
 RECORDED_JOINTS = 32
 # Human3.6M's 17 among the 32.
 JOINTS = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
-REMEDY = "get it again (README, Data), or make one with data/preprocess/synthetic.py"
+REMEDY = (
+    "get it again (README, Data), or make one with data/preprocess/synthetic.py --format"
+    " videopose3d"
+)
 LARGEST = 50.0  # metres: a person farther away was measured in another unit
 
 # The check of the cameras looks at every so many frames. A detector's median error is a few pixels;

@@ -98,6 +98,8 @@ class BoneStage:
     def evaluate(
         self, model: nn.Module, progress: Progress = iter, processes: Processes = ALONE
     ) -> "BinReport":
+        if self.counted is not None and not self.counted.any():
+            raise UserError("none of the test frames is valid, so there is nothing to score")
         model.eval()
         num_bins = cast(BoneAware, model).num_bins
         confusion = np.zeros((num_bins, num_bins), np.int64)
