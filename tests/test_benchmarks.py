@@ -1,6 +1,7 @@
 """A data set is one source and one entry: a mock one is sliced, trained on and evaluated."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,11 @@ from data.clips import adjacent_clips, overlapping_clips
 from data.sequences import Sequences, Video
 from lib.camera import Camera, to_screen
 from lib.checkpoint import BEST
-from lib.config import make_config
+from lib.config import load_config, make_config
 from lib.errors import UserError
 from lib.evaluation.protocol import Protocol
 from lib.evaluation.report import Report
+from lib.files import PROJECT_ROOT
 from lib.skeleton import Skeleton
 from tests.training import CONFIG, make_data, run_train
 
@@ -172,3 +174,16 @@ def test_a_checkpoint_of_another_skeleton_is_refused(puppets, tmp_path):
 def test_an_unknown_data_set_is_named_with_the_nearest():
     with pytest.raises(UserError, match=r"dataset h36: .* there is h36m,.* did you mean 'h36m'"):
         find_benchmark("h36")
+
+
+def test_documented_configs_and_overrides_fit_together():
+    """Every `--config FILE --set …` of the pages loads, and its data set takes it."""
+    pages = [PROJECT_ROOT / "README.md", *(PROJECT_ROOT / "docs").glob("*.md")]
+    text = " ".join(" ".join(page.read_text().replace("\\\n", " ").split()) for page in pages)
+    found = re.findall(r"--config (configs/\S+\.yaml)((?: --set [^\s`]+)*)", text)
+    assert any(overrides for _, overrides in found)
+    for path, overrides in found:
+        config = load_config(PROJECT_ROOT / path, overrides.replace(" --set ", "\n").split())
+        benchmark = find_benchmark(config.dataset)
+        benchmark.protocols_of(benchmark.complete(config))
+        benchmark._check(benchmark.complete(config))
