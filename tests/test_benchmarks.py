@@ -106,11 +106,17 @@ def test_a_mock_data_set_trains_and_evaluates(puppets):
 
 
 def test_clips_of_another_skeleton_are_refused(puppets):
+    """Also in a folder of before, which does not say whose clips it holds."""
     make_data(puppets / "others")
     (puppets / "Others").symlink_to(puppets / "others" / "H36M-9")
-    status, _, errors = train(puppets, 1, "--set", "subset_list=[Others]")
-    assert (status, errors.count("\n")) == (2, 1)
-    assert "poses of 17 joints, not of 6" in errors
+    index = puppets / "Others" / "index.json"
+    content = json.loads(index.read_text())
+    for message in ("clips of h36m, not of puppets", "poses of 17 joints, not of 6"):
+        status, _, errors = train(puppets, 1, "--set", "subset_list=[Others]")
+        assert (status, errors.count("\n")) == (2, 1)
+        assert message in errors
+        content.pop("dataset", None)
+        index.write_text(json.dumps(content))
 
 
 def test_what_a_data_set_lacks_is_told(puppets):
