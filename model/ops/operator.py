@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from model.ops.weights import DirectionWeights, flat
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -69,6 +71,23 @@ def at_most_two_batch_dims(x: Tensor) -> Tensor:
 
 def needs_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def call_inner(
+    operator: Callable[..., list[Tensor]],
+    x_forward: Tensor,
+    x_backward: Tensor,
+    z: Tensor,
+    forward: DirectionWeights,
+    backward: DirectionWeights,
+) -> Tensor:
+    """`reference.inner` by an operator: (x, the backward direction's x unless it is the same, z,
+    weights, whether to keep what the gradients need) -> the result, then what is kept."""
+    first, gate = at_most_two_batch_dims(x_forward), at_most_two_batch_dims(z)
+    other = None if x_backward is x_forward else at_most_two_batch_dims(x_backward)
+    weights = [*flat(forward), *flat(backward)]
+    out = operator(first, other, gate, weights, needs_grad(first, other, gate, *weights))[0]
+    return out if out.dim() == z.dim() else out.view(z.shape)
 
 
 def check_like(name: str, x: Tensor, like: Tensor) -> None:

@@ -11,16 +11,15 @@ from torch import Tensor
 
 from model.ops.operator import (
     Operator,
-    at_most_two_batch_dims,
+    call_inner,
     check_like,
     dense_channels,
     like,
-    needs_grad,
     no_second_derivative,
 )
 from model.ops.triton import launch
 from model.ops.triton.launch import Shape
-from model.ops.weights import DirectionWeights, Sizes, flat, sizes_of, split_directions, wrong_size
+from model.ops.weights import DirectionWeights, Sizes, sizes_of, split_directions, wrong_size
 
 DEVICES = ("cuda", "cpu")  # on a CPU, Triton's interpreter
 
@@ -263,9 +262,5 @@ def inner(
     backward: DirectionWeights,
 ) -> Tensor:
     """`reference.inner` by the Triton kernels."""
-    first, gate = at_most_two_batch_dims(x_forward), at_most_two_batch_dims(z)
-    other = None if x_backward is x_forward else at_most_two_batch_dims(x_backward)
-    weights = [*flat(forward), *flat(backward)]
-    keep = needs_grad(first, other, gate, *weights)
-    out: Tensor = torch.ops.mdtf.triton_inner_forward(first, other, gate, weights, keep)[0]
-    return out if out.dim() == z.dim() else out.view(z.shape)
+    operator = torch.ops.mdtf.triton_inner_forward
+    return call_inner(operator, x_forward, x_backward, z, forward, backward)
