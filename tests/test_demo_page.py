@@ -220,6 +220,15 @@ def test_the_page_works_and_asks_for_nothing(browser, tmp_path):
     for index in range(browser.run("curves.length")):
         browser.choose("curve", str(index))
         assert browser.run("series.every(line => line.values.every(Number.isFinite))")
+
+    # Dark mode, as soon as the reader's system has it.
+    light = browser.run(PIXELS.format("room"))
+    for scheme in ("dark", "light"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.call("Emulation.setEmulatedMedia", features=[feature])
+        browser.wait_for(
+            f"({PIXELS.format('room')} === {light!r}) === {str(scheme == 'light').lower()}"
+        )
     assert browser.problems == []
 
 
@@ -254,6 +263,7 @@ def test_the_page_draws_people_from_first_to_last_sight(browser, tmp_path):
     assert browser.problems == []
 
 
-def test_the_page_is_one_file():
-    page = (Path(__file__).parents[1] / "demo" / "export" / "page.html").read_text()
+def test_the_page_is_one_file(tmp_path):
+    write_page(tmp_path / "page.html", sample_poses(frames=1))
+    page = (tmp_path / "page.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|@import|fetch\(|XMLHttpRequest", page)

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from demo.poses import Poses
 from lib.files import write_atomic
 from lib.skeleton import H36M
 
-TEMPLATE = Path(__file__).with_name("page.html")
+HERE = Path(__file__).parent
 # 2D coordinates as 16-bit numbers: this many steps over the image's longer side, and three times
 # as far outside of it.
 STEPS = 10_000
@@ -34,9 +35,20 @@ def write_page(path: Path, poses: Poses) -> None:
         # Rounded up: only what was not seen at all may read 0.
         "confidence": _base64(np.ceil(np.clip(poses.confidence, 0, 1) * 255).astype(np.uint8)),
     }
-    page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", json.dumps(data))
+    page = _template().replace("{{data}}", json.dumps(data))
     with write_atomic(path, "w") as file:
         file.write(page.replace("{{title}}", html.escape(path.stem)))
+
+
+def _template() -> str:
+    """The page with the style and the drawing that the live page (demo/web) has, too, inside."""
+    page, style, drawing = (
+        (HERE / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "drawing.js")
+    )
+    # The page's script is no module, so that it runs from a file.
+    drawing = re.sub("^export ", "", drawing, flags=re.MULTILINE)
+    return page.replace("{{page.css}}", style).replace("{{drawing.js}}", drawing)
 
 
 def _int16(values: np.ndarray) -> str:
