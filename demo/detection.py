@@ -1,6 +1,7 @@
 """Finds the people in every frame of a video, in sections side by side where that is faster."""
 
 import os
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -44,6 +45,7 @@ class _Section:
     start: int
     end: int | None
     people: list[Found] = field(default_factory=list)
+    times: "array[float]" = field(default_factory=lambda: array("d"))
     done: bool = False
     successor: "_Section | None" = None  # the section that goes on where this one stops
 
@@ -76,6 +78,8 @@ class _Detection:
             except BaseException:
                 self._stopped.set()
                 raise
+        # The section that got farthest has passed all frames from the first on.
+        self._video.times = max((part.times for part in self.parts), key=len)
         return layout
 
     def _work(self, part: _Section) -> Layout:
@@ -83,6 +87,7 @@ class _Detection:
             pose_2d = self._detector.make()
             # The first section reads on where the video is: at its start.
             with Video(self._video.source) if part.start else nullcontext(self._video) as video:
+                part.times = video.times
                 self._detect(part, pose_2d, video)
             return pose_2d.layout
         except BaseException:
@@ -128,7 +133,8 @@ class _Detection:
 def detect_people(video: Video, detector: Detector, on_frame: Callable[[], object]) -> People:
     """Everybody in a video, not followed yet. Raises UserError.
 
-    video: at its start; on_frame: called once a frame, maybe from several threads.
+    video: at its start; afterwards it has the times of all frames. on_frame: called once a frame,
+    maybe from several threads.
     """
     workers = min(usable_cores(), MAX_WORKERS) if detector.sections else 1
     detection = _Detection(video, detector, on_frame, workers)

@@ -58,19 +58,21 @@ class Newest:
 
     def _run(self) -> None:
         started = time.monotonic()
-        while not self._ended and (frame := self._video.read()) is not None:
-            source_time = self.read / self.fps
-            if self._is_file:
-                time.sleep(max(0.0, started + source_time - time.monotonic()))
-            else:
-                source_time = time.monotonic() - started
+        # Closed by the thread that reads: another one must not close what FFmpeg is reading.
+        try:
+            with self._video:
+                while not self._ended and (frame := self._video.read()) is not None:
+                    source_time = self._video.times[-1]
+                    if self._is_file:
+                        time.sleep(max(0.0, started + source_time - time.monotonic()))
+                    with self._changed:
+                        self._newest = Moment(frame, source_time, time.monotonic())
+                        self.read += 1
+                        self._changed.notify()
+        finally:
             with self._changed:
-                self._newest = Moment(frame, source_time, time.monotonic())
-                self.read += 1
+                self._ended = True
                 self._changed.notify()
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
 
     def __iter__(self) -> Iterator[Moment]:
         """Moments as they come; those that came while the last was worked on are dropped."""
@@ -87,9 +89,10 @@ class Newest:
         with self._changed:
             self._ended = True
             self._changed.notify()
-        if self._thread.is_alive():
+        if self._thread.ident is None:
+            self._video.close()
+        else:
             self._thread.join(timeout=2)
-        self._video.close()
 
 
 class SlidingLifter:

@@ -11,7 +11,8 @@ from pathlib import Path
 from demo.detectors import DETECTORS
 from demo.export import EXPORTERS
 from demo.pipeline import DEFAULT_CHECKPOINT
-from demo.video import MAX_FPS, find_video, is_stream
+from demo.readers import MAX_FPS, is_stream
+from demo.video import find_video
 from lib.cli import CommandParser
 from lib.drawing import START, View
 from lib.errors import UserError

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from demo.video import MAX_FPS
+from demo.readers import MAX_FPS
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import Layout

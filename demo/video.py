@@ -1,31 +1,19 @@
 """Reading frames from a file or stream, one at a time, and ahead of their use."""
 
-import math
-import os
+from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, cast
 
-import cv2
 import numpy as np
 
+from demo.readers import CameraReader, FileReader, Reader, is_stream, unreadable
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, listing
 from lib.film import Frame
 
-# FFmpeg inside OpenCV writes about damaged files to stderr; we report what matters.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
 VIDEO_DIR = PROJECT_ROOT / "demo" / "video"
-# Damaged frames in a row after which a file is given up.
-MAX_DAMAGED = 50
-MAX_FPS = 1000  # more is no frame rate
-
-
-def is_stream(source: str) -> bool:
-    """Whether a source is a network address (rtsp://…) rather than a file."""
-    return "://" in source
 
 
 def find_video(name: str) -> str:
@@ -39,45 +27,37 @@ def find_video(name: str) -> str:
 
 
 class Video:
-    """Frames of a video file, stream or camera, upright and in order.
+    """Frames of a video file, stream or camera, upright, in order and with square pixels.
 
-    fps: frames a second, 0 where the source does not say; size: (width, height) in pixels;
-    count: how many frames the file says it has, 0 where it does not.
+    fps: frames a second, on average, 0 where the source does not say; count: how many frames the
+    file says it has, 0 where it does not; size: (width, height) in pixels.
+    times: seconds of each frame passed so far, rising, 0 for the first; start: the first one's on
+    the clock that the file's sound shares.
+    pixel_aspect: width over height of a pixel as it is stored (upright); stored_size: the picture's
+    size in those pixels. Both are of use to keypoints that another program found.
     """
 
     def __init__(self, source: str | int) -> None:
         """Raises UserError where nothing can be read."""
         self.source = source
-        # OpenCV explains failures on stderr; our own sentence is enough.
-        cv2.setLogLevel(0)
-        self._capture = cv2.VideoCapture(source)
-        # Phones film upright and say so in the file; OpenCV does not turn the picture by itself.
-        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        is_file = isinstance(source, str) and not is_stream(source)
-        frame = None
-        for _ in range(MAX_DAMAGED if is_file else 1):
-            if frame is None and self._capture.isOpened():
-                frame = self._capture.read()[1]
-        if frame is None:
-            self._capture.release()
+        self._reader: Reader
+        self._reader = CameraReader(source) if isinstance(source, int) else FileReader(source)
+        start = self._reader.grab()
+        if start is None:
+            self._reader.close()
             if isinstance(source, int):
                 raise UserError(f"--webcam {source}: no such camera, or it is in use")
-            if is_stream(source):
-                raise UserError(
-                    f"{source}: no frame can be read; is the address right, and the stream running?"
-                )
-            raise UserError(
-                f"{source}: no frame can be read; the file is damaged, empty or not a video"
-                " (try to play it, or convert it with ffmpeg)"
-            )
+            raise unreadable(source)
         # The first frame tells the size after rotation, which the file's header does not.
-        self._first: Frame | None = frame
-        self._passed = 1  # frames of the file, damaged ones included
-        self.size = (int(frame.shape[1]), int(frame.shape[0]))
-        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = fps if math.isfinite(fps) and 0 < fps <= MAX_FPS else 0.0
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.count = int(count) if math.isfinite(count) and 0 < count < 1e9 else 0
+        first = self._reader.retrieve(None)
+        self.start, self.fps, self.count = start, self._reader.fps, self._reader.count
+        self.pixel_aspect = self._reader.pixel_aspect
+        self.stored_size = (int(first.shape[1]), int(first.shape[0]))
+        self.size = _square(self.stored_size, self.pixel_aspect)
+        self._first: Frame | None = (
+            first if self.size == self.stored_size else self._reader.retrieve(self.size)
+        )
+        self.times: array[float] = array("d")
 
     def __enter__(self) -> "Video":
         return self
@@ -86,39 +66,36 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        self._capture.release()
+        self._reader.close()
 
     def skip(self) -> bool:
-        """Pass over a frame without decoding it to a picture; False at the end."""
+        """Pass over a frame without making its picture; False at the end."""
         if self._first is not None:
             self._first = None
+            self.times.append(0.0)
             return True
-        # In a damaged file a failure need not be the end; the count tells that more should come.
-        attempts = 1 if self._passed >= self.count else MAX_DAMAGED
-        for _ in range(attempts):
-            self._passed += 1
-            if self._capture.grab():
-                return True
-        return False
+        seconds = self._reader.grab()
+        if seconds is not None:
+            self.times.append(seconds - self.start)
+        return seconds is not None
 
     def read(self) -> Frame | None:
-        """The next frame, None at the end."""
-        if self._first is not None:
-            frame, self._first = self._first, None
-            return frame
-        while True:
-            if not self.skip():
-                return None
-            read, frame = self._capture.retrieve()
-            if read:
-                break
-        if (frame.shape[1], frame.shape[0]) != self.size:  # streams may change their size
-            frame = cv2.resize(frame, self.size)
-        return frame
+        """The next frame, None at the end. All have the same size, though streams may change it."""
+        first = self._first
+        if not self.skip():
+            return None
+        return self._reader.retrieve(self.size) if first is None else first
 
     def frames(self) -> Iterator[Frame]:
         while (frame := self.read()) is not None:
             yield frame
+
+
+def _square(size: tuple[int, int], aspect: float) -> tuple[int, int]:
+    """The size in square pixels: the longer side of a pixel is kept, as browsers do."""
+    if aspect >= 1:
+        return round(size[0] * aspect), size[1]
+    return size[0], round(size[1] / aspect)
 
 
 def blank_frames(size: tuple[int, int], count: int) -> Iterator[Frame]:

@@ -1,15 +1,16 @@
 """Writing films: MP4, one frame at a time, and GIF."""
 
+import errno
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,30 @@ from PIL import Image
 
 from lib.errors import UserError
 from lib.files import share, write_atomic
-from lib.quiet import quiet_stderr
+from lib.sound import Sound
 
 Frame = NDArray[Any]  # (H, W, 3) uint8, BGR as OpenCV has it
 
+CLOCK = 90_000  # ticks a second: every usual frame rate is met to 0.1 %
+# What OpenCV's conversion to YUV gives (BT.601, limited range); players assume another for HD.
+BT601, LIMITED, BT709 = 6, 1, 1
+UNWRITABLE = (OSError, av.FFmpegError)
+
 
 class Film:
-    """Writes frames to an .mp4 file that appears only when it is whole.
+    """Writes frames, and maybe sound, to an .mp4 file that appears only when it is whole.
 
-    H.264 through an ffmpeg with libx264 on the PATH, else through OpenCV where its build can,
-    else MPEG-4 (mp4v). `codec` says which of them is used.
+    H.264 in yuv420p, which every browser plays.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
-        """size: (width, height), both even. Raises UserError."""
-        self._path, self._size = path, size
+    def __init__(
+        self, path: Path, size: tuple[int, int], fps: float, sound: Sound | None = None
+    ) -> None:
+        """size: (width, height), both even; fps: of frames whose time is not told.
+
+        Raises UserError.
+        """
+        self._path, self._size, self._fps, self._sound = path, size, fps, sound
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".mp4", dir=path.parent)
@@ -39,72 +49,63 @@ class Film:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         os.close(handle)
         self._temporary = Path(name)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._writer: cv2.VideoWriter | None = None
+        self._last = -1  # the last frame's time in ticks
         self.written = 0
-        ffmpeg = _ffmpeg_with_h264()
-        if ffmpeg:
-            self._process = self._start(ffmpeg, fps)
-            self.codec = "H.264 (ffmpeg)"
-        else:
-            self._writer, self.codec = self._opencv_writer(fps)
-
-    def _start(self, ffmpeg: str, fps: float) -> subprocess.Popen[bytes]:
-        width, height = self._size
+        self._file = av.open(f"file:{name}", "w", format="mp4", options={"movflags": "faststart"})
+        rate = Fraction(fps).limit_denominator(CLOCK)
         # The encoder shares the cores with the drawing: ultrafast takes half of superfast's time.
-        command = [
-            ffmpeg, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p",
-            "-s", f"{width}x{height}", "-r", f"{fps:.6f}", "-i", "-", "-an",
-            "-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-pix_fmt", "yuv420p",
-            "-movflags", "+faststart", str(self._temporary),
-        ]  # fmt: skip
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        options = {"preset": "ultrafast", "crf": "23"}
+        self._track = self._file.add_stream("libx264", rate=rate, options=options)
+        self._track.width, self._track.height = size
+        self._track.pix_fmt = "yuv420p"
+        context = self._track.codec_context
+        context.time_base = Fraction(1, CLOCK)
+        context.colorspace, context.color_range = BT601, LIMITED
+        context.color_primaries = context.color_trc = BT709
+        if sound:
+            sound.join(self._file)
 
-    def _opencv_writer(self, fps: float) -> tuple[cv2.VideoWriter, str]:
-        cv2.setLogLevel(0)
-        for code, name in (("avc1", "H.264 (OpenCV)"), ("mp4v", "MPEG-4 (OpenCV)")):
-            with quiet_stderr():  # FFmpeg inside OpenCV writes there itself
-                writer = cv2.VideoWriter(
-                    str(self._temporary), cv2.VideoWriter.fourcc(*code), fps, self._size
-                )
-            if writer.isOpened():
-                return writer, name
-        self._temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {self._path}: this OpenCV has no MP4 encoder; install ffmpeg"
-        )
+    def write(self, frame: Frame, seconds: float | None = None) -> None:
+        """frame: (height, width, 3) uint8 BGR; seconds: when it is shown, from the film's start.
 
-    def write(self, frame: Frame) -> None:
-        """frame: (height, width, 3) uint8 BGR."""
+        Frames without a time follow at the film's rate. Raises UserError.
+        """
+        seconds = self.written / self._fps if seconds is None else seconds
+        self._last = max(round(seconds * CLOCK), self._last + 1)
         self.written += 1
-        if self._writer is not None:
-            self._writer.write(frame)
-            return
-        assert self._process is not None and self._process.stdin is not None
-        # Half the bytes of BGR, and OpenCV converts faster than ffmpeg.
-        planes = cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420)
+        planes = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420), dtype=np.uint8)
+        picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        picture.pts, picture.time_base = self._last, Fraction(1, CLOCK)
+        picture.duration = round(CLOCK / self._fps)
         try:
-            self._process.stdin.write(planes.data)
-        except BrokenPipeError:
-            raise self._failure() from None
+            self._file.mux(self._track.encode(picture))
+            if self._sound:
+                self._sound.write_until(self._last / CLOCK)
+        except UNWRITABLE as error:
+            raise self._failure(error) from error
 
-    def _check(self) -> None:
-        """Counts the frames in the file: OpenCV does not report a full disk. Raises UserError."""
-        with quiet_stderr():
-            capture = cv2.VideoCapture(str(self._temporary))
-        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        capture.release()
+    def _finish(self) -> None:
+        """Raises UserError."""
+        try:
+            if self.written:
+                self._file.mux(self._track.encode(None))
+                if self._sound:
+                    self._sound.write_until(self._last / CLOCK + 1 / self._fps)
+                    self._sound.finish()
+            self._file.close()
+            # Not every write that a full disk refuses is reported.
+            with av.open(f"file:{self._temporary}") as film:
+                found = sum(packet.size > 0 for packet in film.demux(film.streams.video[0]))
+        except UNWRITABLE as error:
+            raise self._failure(error) from error
         if found != self.written:
-            raise UserError(
-                f"cannot write {self._path}: of {self.written} frames {found} were written; is the"
-                " disk full?"
+            raise self._failure(
+                OSError(errno.ENOSPC, f"{found} of {self.written} frames are in it")
             )
 
-    def _failure(self) -> UserError:
-        assert self._process is not None and self._process.stderr is not None
-        lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else "it stopped without a word"
-        return UserError(f"cannot write {self._path}: ffmpeg says: {reason}")
+    def _failure(self, error: Exception) -> UserError:
+        reason = getattr(error, "strerror", None) or error
+        return UserError(f"cannot write {self._path}: {reason}; free space or choose another place")
 
     def __enter__(self) -> "Film":
         return self
@@ -116,26 +117,17 @@ class Film:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._writer is not None:
-                with quiet_stderr():
-                    self._writer.release()
-                if kind is None:
-                    self._check()
-            if self._process is not None and self._process.stdin is not None:
-                if kind is not None:
-                    self._process.kill()
-                with suppress(BrokenPipeError):
-                    self._process.stdin.close()
-                failed = self._process.wait() != 0
-                if failed and kind is None:
-                    raise self._failure()
             if kind is None:
+                self._finish()
                 share(self._temporary)
                 self._temporary.replace(self._path)
+            else:
+                with suppress(*UNWRITABLE):
+                    self._file.close()
         finally:
+            if self._sound:
+                self._sound.close()
             self._temporary.unlink(missing_ok=True)
-            if self._process is not None and self._process.stderr is not None:
-                self._process.stderr.close()
 
 
 def write_gif(path: Path, frames: Iterable[Frame], fps: float) -> None:
@@ -154,16 +146,3 @@ def write_gif(path: Path, frames: Iterable[Frame], fps: float) -> None:
             duration=round(100 / fps) * 10,
             loop=0,
         )
-
-
-def _ffmpeg_with_h264() -> str | None:
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        return None
-    try:
-        listed = subprocess.run(
-            [ffmpeg, "-hide_banner", "-encoders"], capture_output=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ffmpeg if b"libx264" in listed.stdout else None

@@ -109,6 +109,17 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    from tests.browser import CHROMIUM, Browser
+
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
 def place(tmp_path_factory) -> Path:
     """A folder with data, configs and a pair of released checkpoints, to be read by commands."""
     from tests.commands import fill_place

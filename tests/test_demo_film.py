@@ -1,8 +1,11 @@
 """Films: every frame at its time, whole or not at all, and what is drawn in them."""
 
-import shutil
+import resource
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from lib.drawing import Room, View, draw_2d
 from lib.errors import UserError
 from lib.film import Film
 from lib.skeleton import H36M
+from tests.media import RATE, encode, loudness
 
 
 def some_poses(frames: int, size: tuple[int, int], people: int = 1) -> Poses:
@@ -56,20 +60,69 @@ def blank() -> np.ndarray:
     return np.zeros((360, 320, 3), np.uint8)
 
 
-def test_without_ffmpeg_opencv_writes_the_film(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
-    written = write_film(tmp_path / "film.mp4", some_poses(5, (160, 120)), View())
-    assert written.startswith("film.mp4 (") and "OpenCV" in written
+@pytest.mark.parametrize(
+    ("suffix", "codec", "kept"), [("mp4", "aac", "aac"), ("mov", "pcm_s16le", "aac")]
+)
+def test_the_film_has_the_videos_sound_at_its_time(tmp_path, suffix, codec, kept):
+    """A tone from 0.9 s to 1.4 s of a video whose pictures begin at 0.5 s, cut at 2.1 s."""
+    times = 0.5 + np.arange(40) / 25
+    seconds = np.arange(3 * RATE) / RATE
+    tone = np.where((seconds > 0.9) & (seconds < 1.4), 0.5 * np.sin(2 * np.pi * 440 * seconds), 0)
+    picture = np.zeros((120, 160, 3), np.uint8)
+    video = tmp_path / f"tone.{suffix}"
+    encode(video, [picture] * 40, times, sound=tone, sound_codec=codec)
+    film = tmp_path / "film.mp4"
+    said = write_film(film, some_poses(40, (160, 120)), View(), str(video))
+    assert said == "film.mp4 (with sound)"
+    with av.open(str(film)) as file:
+        assert file.streams.audio[0].codec_context.name == kept
+        # Sound and pictures lie side by side, so that a player need not read the whole file first.
+        order = [packet.stream.type for packet in file.demux() if packet.size]
+    assert sum(a != b for a, b in pairwise(order)) > 20
+    heard = loudness(film) > 0.25
+    assert np.flatnonzero(heard)[[0, -1]] == pytest.approx([40, 89], abs=2)  # hundredths
+    assert len(heard) == pytest.approx(160, abs=5)
+
+    # At another pace the sound would be of other moments.
+    slow = replace(some_poses(40, (160, 120)), fps=5.0)
+    assert write_film(film, slow, View(), str(video)) == "film.mp4"
+    with av.open(str(film)) as file:
+        assert not file.streams.audio
+
+
+def test_the_film_keeps_the_times_of_a_changing_rate(tmp_path):
+    times = [0.0, 0.04, 0.08, 0.2, 1.4, 1.41, 1.9]
+    path = encode(tmp_path / "phone.mp4", [np.zeros((120, 160, 3), np.uint8)] * 7, times)
+    with Video(str(path)) as video:
+        fps = video.fps
+    poses = replace(some_poses(7, (160, 120)), fps=fps)
+    write_film(tmp_path / "film.mp4", poses, View(), str(path))
     with Video(str(tmp_path / "film.mp4")) as film:
-        assert sum(1 for _ in film.frames()) == 5
+        assert sum(1 for _ in film.frames()) == 7
+        np.testing.assert_allclose(film.times, times, atol=1e-3)
 
 
-@pytest.mark.parametrize("ffmpeg", [True, False])
-def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatch, ffmpeg):
-    if ffmpeg and not shutil.which("ffmpeg"):
-        pytest.skip("needs ffmpeg")
-    if not ffmpeg:
-        monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
+def test_the_film_plays_in_a_browser_without_any_ffmpeg(tmp_path, monkeypatch, browser):
+    monkeypatch.setenv("PATH", "")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    pictures = np.repeat(np.arange(0, 250, 10, dtype=np.uint8), 120 * 160 * 3)
+    video = encode(tmp_path / "tone.mp4", pictures.reshape(25, 120, 160, 3), sound=tone)
+    write_film(tmp_path / "film.mp4", some_poses(25, (160, 120)), View(), str(video))
+    page = "<video id=v src=film.mp4></video>"
+    (tmp_path / "page.html").write_text(page)
+    browser.open(tmp_path / "page.html")
+    browser.wait_for("v.readyState >= 4")
+    assert browser.run("[v.duration, v.videoWidth, v.videoHeight]") == pytest.approx(
+        [1, 840, 360], abs=0.03
+    )
+    browser.run("v.play().then(() => {}); 0")
+    browser.wait_for("v.ended")
+    assert browser.run("v.webkitDecodedFrameCount") == 25
+    assert browser.run("v.webkitAudioDecodedByteCount") > 1000
+    assert browser.run("v.error") is None and browser.problems == []
+
+
+def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(b"the old one")
     with pytest.raises(RuntimeError, match="on purpose"), Film(path, (64, 48), 25.0) as film:
@@ -79,18 +132,28 @@ def test_a_film_that_fails_leaves_nothing_and_loses_nothing(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_film_that_opencv_could_not_write_is_told(tmp_path, monkeypatch):
-    """As on a full disk, which OpenCV does not report."""
-    monkeypatch.setattr("lib.film.shutil.which", lambda name: None)
-    with (
-        pytest.raises(UserError, match="of 9 frames 0"),
-        Film(tmp_path / "film.mp4", (64, 48), 25.0) as film,
-    ):
-        for _ in range(9):
-            film.write(np.zeros((48, 64, 3), np.uint8))
-        film._writer.release()
-        film._temporary.write_bytes(film._temporary.read_bytes()[:200])
-    assert list(tmp_path.iterdir()) == []
+def test_a_film_that_does_not_fit_is_told(tmp_path):
+    """The limit on a file's size stands for a full disk, here before, in and after the frames."""
+    noise = np.random.default_rng(0).integers(0, 255, (9, 120, 160, 3), dtype=np.uint8)
+    path = tmp_path / "film.mp4"
+    write_frames(path, noise)
+    size = path.stat().st_size
+    path.write_bytes(b"the old one")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (100, size // 3, size * 8 // 9, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            with pytest.raises(UserError, match=r"cannot write .*film\.mp4: File too large; free"):
+                write_frames(path, noise)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
+
+
+def write_frames(path: Path, frames: np.ndarray) -> None:
+    with Film(path, (frames.shape[2], frames.shape[1]), 25.0) as film:
+        for frame in frames:
+            film.write(frame)
 
 
 def test_a_room_shows_what_is_nearer_larger_and_up_above():

@@ -16,7 +16,9 @@ from tests.demo_samples import Reader, make_video, number_in
 
 def detect(path: Path, kind: type, on_frame=lambda: None) -> People:
     with Video(str(path)) as video:
-        return detect_people(video, Detector(kind, sections=True), on_frame)
+        people = detect_people(video, Detector(kind, sections=True), on_frame)
+        np.testing.assert_allclose(video.times, np.arange(people.num_frames) / 25, atol=1e-6)
+        return people
 
 
 def numbers(people: People) -> list[int]:

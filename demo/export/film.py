@@ -11,6 +11,9 @@ from demo.poses import Poses
 from demo.video import Video, ahead, blank_frames
 from lib.drawing import FONT, TEXT, Room, View, draw_2d
 from lib.film import Film, Frame
+from lib.sound import Sound
+
+SAME_RATE = 0.01  # frame rates that differ less are one
 
 
 class SideBySide:
@@ -58,17 +61,19 @@ def write_film(
     video: str | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> str:
-    """Draw and write frame by frame; returns the file's name and codec. Raises UserError.
+    """Draw and write frame by frame, with the video's sound; returns how to name the result.
 
-    video: whose poses they are, if there is one; on_frame: called after each frame.
+    video: whose poses they are, if there is one; on_frame: called after each frame. At the video's
+    own rate, its frames keep their times; at another rate there is no sound. Raises UserError.
     """
     picture = SideBySide(poses, view)
-    with (
-        Video(video) if video else nullcontext() as source,
-        Film(path, picture.size, poses.fps) as film,
-    ):
-        frames = source.frames() if source else blank_frames(poses.size, poses.num_frames)
-        for index, frame in zip(range(poses.num_frames), ahead(frames), strict=False):
-            film.write(picture.draw(frame, index))
-            on_frame()
-    return f"{path.name} ({film.codec})"
+    with Video(video) if video else nullcontext() as source:
+        own_pace = source is not None and abs(source.fps - poses.fps) < SAME_RATE * poses.fps
+        sound = Sound.of(str(video), source.start) if source and own_pace else None
+        with Film(path, picture.size, poses.fps, sound) as film:
+            frames = source.frames() if source else blank_frames(poses.size, poses.num_frames)
+            for index, frame in zip(range(poses.num_frames), ahead(frames), strict=False):
+                seconds = source.times[index] if source and own_pace else None
+                film.write(picture.draw(frame, index), seconds)
+                on_frame()
+    return f"{path.name} (with sound)" if sound else path.name
