@@ -1,7 +1,6 @@
 """The web page, driven in a headless Chromium."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
