@@ -26,7 +26,7 @@ ALL_FORMATS = ",".join(EXPORTERS)
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; is_live is added to the flags. Raises UserError."""
     parser = CommandParser(
-        description="3D poses of the people in a video: film, arrays, BVH and a web page."
+        description="3D poses of the people in a video: film, web page, arrays, files for others."
     )
     add = parser.add_argument_group("source").add_argument
     places = "as given, or in demo/video/"

@@ -45,6 +45,11 @@ class Poses:
         stays = np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
         return come & stays
 
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(F,) seconds from the first frame."""
+        return np.arange(self.num_frames) / self.fps
+
     @property
     def num_frames(self) -> int:
         return self.keypoints_2d.shape[1]

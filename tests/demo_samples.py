@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from demo.poses import Poses
 from lib.camera import camera_to_world
 from lib.keypoints import COCO_17
 from lib.skeleton import H36M
@@ -83,3 +84,39 @@ def walking(frames: int, people: int = 1) -> np.ndarray:
     shift = np.stack([np.arange(frames), np.zeros(frames), np.zeros(frames)], axis=-1)
     apart = np.array([250, 0, 0]) * np.arange(people)[:, None, None, None]
     return (pose + shift[:, None] + apart).astype(np.float32)
+
+
+def walking_pose(frames: int, seed: int = 0) -> np.ndarray:
+    """(F, 17, 3) mm, z up: bones of any direction whose lengths change a little, as a model's."""
+    rng = np.random.default_rng(seed)
+    steps = np.cumsum(rng.normal(0, 0.15, (frames, 16, 3)), axis=0) + rng.normal(0, 1, (16, 3))
+    directions = steps / np.linalg.norm(steps, axis=-1, keepdims=True)
+    lengths = rng.uniform(150, 450, 16) * rng.uniform(0.97, 1.03, (frames, 16))
+    pose = np.zeros((frames, 17, 3))
+    pose[:, 0, 2] = 900
+    for bone, (parent, child) in enumerate(H36M.bones):
+        pose[:, child] = pose[:, parent] + directions[:, bone] * lengths[:, bone, None]
+    return pose.astype(np.float32)
+
+
+def sample_poses(people: int = 2, frames: int = 12) -> Poses:
+    rng = np.random.default_rng(7)
+    world = np.stack([walking_pose(frames, seed) for seed in range(people)])
+    keypoints = rng.uniform(0, 700, (people, frames, 17, 3)).astype(np.float32)
+    keypoints[..., 2] /= 700
+    camera = (world - world[:, :, :1]) * np.float32(1)
+    return Poses(
+        np.arange(1, people + 1),
+        keypoints,
+        camera,
+        world,
+        np.full(people, 0.02),
+        29.97,
+        (1280, 720),
+        8.5,
+    )
+
+
+def world_mm(points: np.ndarray) -> np.ndarray:
+    """Metres, y up, z towards the camera -> mm, y away, z up."""
+    return points[..., [0, 2, 1]] * [1000, -1000, 1000]

@@ -130,7 +130,9 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
     done = vis(*what.split(), *where.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = " ".join(sorted(path.name for path in (tmp_path / "out").iterdir()))
-    assert names == "poses.json poses.npz walk.html walk.mp4 walk_1.bvh walk_2.bvh"
+    arrays, films = "poses.json poses.npz", "walk.glb walk.html walk.mp4"
+    others = "walk_1.bvh walk_1.trc walk_2.bvh walk_2.trc walk_angles.csv"
+    assert names == f"{arrays} {films} {others}"
     with np.load(tmp_path / "out" / "poses.npz") as poses:
         assert poses["pose_world"].shape == (2, 14, 17, 3)
         assert poses["size"].tolist() == [640, 480] and float(poses["fps"]) == 25

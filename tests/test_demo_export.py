@@ -5,23 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from demo.export import Export, export_poses
 from demo.export.arrays import write_json, write_npz
 from demo.export.bvh import write_bvh
-from demo.poses import Poses, bone_lengths, fit_bones
+from demo.export.trc import MARKERS
+from demo.poses import bone_lengths, fit_bones
+from lib.drawing import View
 from lib.skeleton import H36M
-
-
-def walking_pose(frames: int, seed: int = 0) -> np.ndarray:
-    """(F, 17, 3) mm, z up: bones of any direction whose lengths change a little, as a model's."""
-    rng = np.random.default_rng(seed)
-    steps = np.cumsum(rng.normal(0, 0.15, (frames, 16, 3)), axis=0) + rng.normal(0, 1, (16, 3))
-    directions = steps / np.linalg.norm(steps, axis=-1, keepdims=True)
-    lengths = rng.uniform(150, 450, 16) * rng.uniform(0.97, 1.03, (frames, 16))
-    pose = np.zeros((frames, 17, 3))
-    pose[:, 0, 2] = 900
-    for bone, (parent, child) in enumerate(H36M.bones):
-        pose[:, child] = pose[:, parent] + directions[:, bone] * lengths[:, bone, None]
-    return pose.astype(np.float32)
+from tests.demo_samples import sample_poses, walking_pose, world_mm
 
 
 def read_bvh(text: str) -> tuple[dict[str, np.ndarray], float, dict[str, np.ndarray]]:
@@ -118,24 +109,6 @@ def test_bvh_of_a_bone_that_points_against_its_rest(tmp_path):
         assert np.abs(found - pose[:, joint]).max() < 0.1
 
 
-def sample_poses(people: int = 2, frames: int = 12) -> Poses:
-    rng = np.random.default_rng(7)
-    world = np.stack([walking_pose(frames, seed) for seed in range(people)])
-    keypoints = rng.uniform(0, 700, (people, frames, 17, 3)).astype(np.float32)
-    keypoints[..., 2] /= 700
-    camera = (world - world[:, :, :1]) * np.float32(1)
-    return Poses(
-        np.arange(1, people + 1),
-        keypoints,
-        camera,
-        world,
-        np.full(people, 0.02),
-        29.97,
-        (1280, 720),
-        8.5,
-    )
-
-
 def test_npz_and_json_hold_the_poses(tmp_path):
     poses = sample_poses()
     write_npz(tmp_path / "poses.npz", poses)
@@ -152,3 +125,52 @@ def test_npz_and_json_hold_the_poses(tmp_path):
                 np.testing.assert_allclose(np.array(text[name]), arrays[name], atol=0.051)
             else:
                 assert np.array_equal(text[name], arrays[name])
+
+
+def read_trc(text: str) -> tuple[dict[str, str], dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Header, marker -> (N, 3), frame numbers and times; as strict as OpenSim's reader."""
+    lines = text.splitlines()
+    assert lines[0].startswith("PathFileType\t4\t(X/Y/Z)\t")
+    header = dict(zip(lines[1].split("\t"), lines[2].split("\t"), strict=True))
+    keys = "DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame"
+    assert list(header) == [*keys.split(), "OrigNumFrames"]
+    first, second, *names = [word for word in lines[3].split("\t") if word]
+    assert (first, second, len(names)) == ("Frame#", "Time", int(header["NumMarkers"]))
+    labels = [word for word in lines[4].split("\t") if word]
+    assert labels == [f"{axis}{k}" for k in range(1, len(names) + 1) for axis in "XYZ"]
+    rows = [line.split("\t") for line in lines[5:]]
+    assert {len(row) for row in rows} == {2 + 3 * len(names)}
+    table = np.array(rows, dtype=np.float64)
+    assert len(table) == int(header["NumFrames"]) == int(header["OrigNumFrames"])
+    places = table[:, 2:].reshape(len(table), -1, 3)
+    markers = {name: places[:, k] for k, name in enumerate(names)}
+    return header, markers, table[:, 0], table[:, 1]
+
+
+def test_trc_holds_the_joints_while_somebody_is_there(tmp_path):
+    poses = sample_poses(people=2)
+    poses.keypoints_2d[..., 2] = 0.5
+    poses.keypoints_2d[1, :4, :, 2] = 0
+    job = Export(poses, None, View(), lambda: None)
+    assert export_poses(job, tmp_path, "two", ["trc"]) == ["two_1.trc, two_2.trc"]
+    for row, first in ((0, 0), (1, 4)):
+        text = (tmp_path / f"two_{row + 1}.trc").read_text()
+        header, markers, frames, times = read_trc(text)
+        assert (header["Units"], float(header["DataRate"])) == ("m", poses.fps)
+        assert int(header["OrigDataStartFrame"]) == first + 1 == frames[0]
+        np.testing.assert_array_equal(frames, np.arange(first, 12) + 1)
+        np.testing.assert_allclose(times, (frames - 1) / poses.fps, atol=1e-6)
+        assert len(set(MARKERS.values())) == len(markers) == 17
+        for joint, name in enumerate(H36M.names):
+            found = world_mm(markers[MARKERS[name]])
+            assert np.abs(found - poses.pose_world[row, first:, joint]).max() < 0.01
+    for name, marker in (("left_elbow", "LElbow"), ("right_hip", "RHip"), ("thorax", "Neck")):
+        assert MARKERS[name] == marker  # as Pose2Sim calls them
+
+
+def test_everything_is_written_for_one_frame(tmp_path):
+    poses = sample_poses(1, 1)
+    job = Export(poses, None, View(), lambda: None)
+    export_poses(job, tmp_path, "one", ["glb", "trc", "csv", "bvh"])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["one.bvh", "one.glb", "one.trc", "one_angles.csv"]
