@@ -92,11 +92,11 @@ def predict_batch(
     Stage 1 sees the mirrored clip too: its bins are not mirrored but predicted anew.
     shared: which of the B·T frames are the same, for a model that `shares_frames`.
     """
+    clips = batch.shape[0]  # not len() or chunk(2): torch.export would fix the number
     if flip:
         batch = torch.cat((batch, flip_pose(batch, skeleton)))
         shared = shared.twice() if shared else None
     both: Tensor = model(batch) if shared is None else model(batch, shared=shared)
     if not flip:
         return both
-    direct, mirrored = both.chunk(2)
-    return (direct + flip_pose(mirrored, skeleton)) / 2
+    return (both[:clips] + flip_pose(both[clips:], skeleton)) / 2

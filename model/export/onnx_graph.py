@@ -1,0 +1,148 @@
+"""The model as an ONNX graph: traced by PyTorch around its residual blocks, which we write.
+
+PyTorch's exporter would unroll the scans. So each block is one node of our own while it traces,
+and is replaced by the nodes of model/export/block.py afterwards. All else, every form of the
+model included, is the model's own code.
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+
+import torch
+from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
+from torch import Tensor, nn
+
+from lib.evaluation.predict import predict_batch
+from model.blocks import FRAMES, MambaBlock
+from model.export.block import Zeros, write_block
+from model.export.nodes import Constants, Nodes
+from model.mamba import BiMamba
+from model.mdtf import MDTF
+from model.ops.weights import LEAVES, BlockWeights, Settings, flat, unflat
+
+OPSET = 20  # the first with Gelu
+IR_VERSION = 10
+DOMAIN, BLOCK = "mdtf", "Block"
+INPUT, OUTPUT, BATCH = "pose_2d", "pose_3d", "batch"
+
+
+class OneNode(nn.Module):
+    """In place of a MambaBlock while PyTorch traces: one node with the block's weights."""
+
+    def __init__(self, block: MambaBlock, name: str) -> None:
+        super().__init__()
+        self.block, self.name = block, name
+
+    def forward(self, x: Tensor, axis: int, norm: nn.Module | None = None) -> Tensor:
+        weights, settings = self.block.weights(norm), self.block.settings(axis, norm)
+        axis, *eps = settings
+        y: Tensor = torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{BLOCK}",
+            (x, *flat(weights)),
+            {"axis": axis, "eps": list(eps), "name": self.name},
+            dtype=x.dtype,
+            shape=x.shape,
+            version=1,
+        )
+        return y
+
+
+class Whole(nn.Module):
+    """What the file computes."""
+
+    def __init__(self, model: MDTF, flip: bool) -> None:
+        super().__init__()
+        self.model, self.flip = model, flip
+
+    def forward(self, pose_2d: Tensor) -> Tensor:
+        return predict_batch(self.model, pose_2d, self.model.skeleton, flip=self.flip)
+
+
+def _with_blocks_as_nodes(model: MDTF) -> MDTF:
+    """A copy whose blocks are OneNode."""
+    model = copy.deepcopy(model)
+    blocks = [(name, m) for name, m in model.named_modules() if isinstance(m, MambaBlock)]
+    for name, block in blocks:
+        parent, _, own = name.rpartition(".")
+        model.get_submodule(parent).register_module(own, OneNode(block, name))
+    for mixer in model.modules():
+        # A weight must be one tensor when it is traced.
+        if isinstance(mixer, BiMamba) and mixer.sums:
+            mixer.out_proj.weight.data *= 2
+            mixer.sums = False
+    return model
+
+
+def onnx_graph(model: MDTF, *, flip: bool) -> ModelProto:
+    """(B, T, J, 3): x, y on the normalised screen, confidence -> (B, T, J, 3), as predict_batch().
+
+    flip: average with the mirrored clip, inside the graph. model: in eval mode, on the CPU.
+    """
+    whole = Whole(_with_blocks_as_nodes(model), flip).eval()
+    example = torch.randn(2, model.n_frames, model.skeleton.num_joints, 3)
+    quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")
+    levels = [logger.level for logger in quiet]
+    for logger in quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                whole, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},)
+            )
+            traced = torch.onnx.export(
+                program,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(quiet, levels, strict=True):
+            logger.setLevel(level)
+    assert traced is not None  # for the type
+    return _with_blocks_written(traced.model_proto, model.n_frames, model.skeleton.num_joints)
+
+
+def _with_blocks_written(traced: ModelProto, frames: int, joints: int) -> ModelProto:
+    """The same graph with the nodes of each block, and without what nothing reads."""
+    weights = {
+        t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in traced.graph.initializer
+    }
+    constants, zeros = Constants(), Zeros()
+    nodes: list[NodeProto] = []
+    for node in traced.graph.node:
+        if node.domain != DOMAIN:
+            plain = NodeProto()
+            plain.CopyFrom(node)
+            plain.ClearField("metadata_props")
+            nodes.append(plain)
+            continue
+        told = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        settings = Settings(told["axis"], *told["eps"])
+        x, *names = node.input
+        names += [""] * (len(LEAVES[BlockWeights]) - len(names))  # those at the end may be left out
+        block = unflat(BlockWeights, [weights[name] if name else None for name in names])
+        written = Nodes(told["name"].decode(), constants)
+        others = joints if settings.axis == FRAMES else frames
+        write_block(written, x, block, settings, others, zeros)
+        written.nodes[-1].output[0] = node.output[0]
+        nodes += written.nodes
+    read = {name for node in nodes for name in node.input}
+    kept = [t for t in traced.graph.initializer if t.name in read]
+    graph = helper.make_graph(
+        nodes,
+        "mdtf",
+        traced.graph.input,
+        traced.graph.output,
+        [*kept, *constants.tensors],
+    )
+    opset = helper.make_opsetid("", OPSET)
+    written_model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    checker.check_model(written_model, full_check=True)
+    return written_model
