@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Poses", "VideoLifter"]
+__all__ = ["OnnxLifter", "Poses", "VideoLifter"]
 
 
 def __getattr__(name: str) -> Any:
@@ -11,6 +11,10 @@ def __getattr__(name: str) -> Any:
         from demo.pipeline import VideoLifter
 
         return VideoLifter
+    if name == "OnnxLifter":
+        from demo.onnx_lifter import OnnxLifter
+
+        return OnnxLifter
     if name == "Poses":
         from demo.poses import Poses
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from demo.detectors import choose_detector
 from demo.export import Export, export_poses, result_paths
 from demo.keypoint_files import files_of, read_keypoints, save_keypoints
+from demo.onnx_lifter import OnnxLifter
 from demo.options import parse_options
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.pipeline import VideoLifter, people_in_video
@@ -39,20 +40,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         several = options.person != "largest"
         source = choose_detector(options.detector, options.weights_dir, several)
     # Before the detector runs, so that a wrong checkpoint is reported at once.
-    lifter = VideoLifter.from_checkpoint(
-        options.checkpoint,
-        options.config,
-        options.stage1_checkpoint,
-        # Live, every moment is a clip of its own: the mirrored view would double the delay.
-        flip=not (options.no_flip or options.is_live),
-        device=choose_place(options.device, options.gpu),
+    lifter = lifter_of(options)
+    print(
+        f"{options.onnx or options.checkpoint}: clips of {lifter.n_frames} frames, scan:"
+        f" {lifter.backend}"
     )
-    print(f"{options.checkpoint}: clips of {lifter.n_frames} frames, scan: {lifter.backend}")
     if isinstance(source, Detector) and options.is_live:
         show_live(options, source, lifter)
     else:
         write_files(options, source, lifter)
     return 0
+
+
+def lifter_of(options: argparse.Namespace) -> VideoLifter:
+    # Live, every moment is a clip of its own: the mirrored view would double the delay.
+    flip = not (options.no_flip or options.is_live)
+    if options.onnx:
+        return OnnxLifter(options.onnx, flip=flip)
+    return VideoLifter.from_checkpoint(
+        options.checkpoint,
+        options.config,
+        options.stage1_checkpoint,
+        flip=flip,
+        device=choose_place(options.device, options.gpu),
+    )
 
 
 def write_files(
@@ -169,8 +180,6 @@ def name_of(source: str) -> str:
 
 def check_results(options: argparse.Namespace, results: list[Path]) -> None:
     """Raises UserError where a result would replace what it is made from, or another result."""
-    from lib.checkpoint import DEFAULT_STAGE1
-
     saved: Path | None = options.save_keypoints
     if saved:
         if saved.resolve() in [path.resolve() for path in results]:
@@ -178,21 +187,22 @@ def check_results(options: argparse.Namespace, results: list[Path]) -> None:
         check_writable(saved.parent)
     sources = [
         options.video,
-        options.config and find_path(options.config),
-        model_file(options.checkpoint),
-        model_file(options.stage1_checkpoint or DEFAULT_STAGE1),
+        *model_files(options),
         *(files_of(options.keypoints) if options.keypoints else ()),
     ]
     for path in [*results, saved] if saved else results:
         refuse_same_file(path, sources)
 
 
-def model_file(place: str) -> Path:
-    """The checkpoint file that is read if this file, or this folder, is named."""
-    from lib.checkpoint import BEST
+def model_files(options: argparse.Namespace) -> list[Path]:
+    """The files that the model is read from."""
+    if options.onnx:
+        return [find_path(options.onnx)]
+    from lib.checkpoint import BEST, DEFAULT_STAGE1  # loads torch
 
-    found = find_path(place)
-    return found / BEST if found.is_dir() else found
+    named = (options.checkpoint, options.stage1_checkpoint or DEFAULT_STAGE1, options.config)
+    found = [find_path(place) for place in named if place]
+    return [place / BEST if place.is_dir() else place for place in found]
 
 
 def check_writable(path: Path) -> None:

@@ -43,6 +43,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("model").add_argument
     whose = f"folder or file, ours or a released one ({DEFAULT_CHECKPOINT})"
     add("-c", "--checkpoint", metavar="DIR", default=DEFAULT_CHECKPOINT, help=whose)
+    add("--onnx", metavar="FILE", help="in its place a file of `python -m lib.export`; no torch")
     add("--config", metavar="FILE", help="YAML config, needed for a released checkpoint")
     add("--stage1-checkpoint", metavar="FILE", help="stage 1 in place of the checkpoint's own")
     add("--device", default="auto", help="auto, cpu, cuda … (auto: CUDA where there is one)")
@@ -88,11 +89,24 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--keypoints are of a file: give --video FILE, not a stream, or none")
     if options.video:
         options.video = find_video(options.video)
-    if options.gpu is not None and options.device != "auto":
-        raise UserError("--gpu and --device exclude each other; leave one out")
+    _check_model(options)
     options.is_live = options.live or options.webcam is not None or is_stream(options.video or "")
     if options.is_live:
         _check_live(options)
+
+
+def _check_model(options: argparse.Namespace) -> None:
+    if options.gpu is not None and options.device != "auto":
+        raise UserError("--gpu and --device exclude each other; leave one out")
+    for given, flag in (
+        (options.checkpoint != DEFAULT_CHECKPOINT, "--checkpoint"),
+        (options.config, "--config"),
+        (options.stage1_checkpoint, "--stage1-checkpoint"),
+        (options.device not in ("auto", "cpu"), "--device"),
+        (options.gpu is not None, "--gpu"),
+    ):
+        if options.onnx and given:
+            raise UserError(f"--onnx is the whole model, run on the CPU; leave {flag} out")
 
 
 def _check_live(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from data.benchmark import Units
 from data.benchmarks import benchmark_of, skeleton_of
 from data.sequences import in_metres, on_screen
 from data.sources.mpi_inf_3dhp import mm_from_root
+from lib.camera import H36M_FPS
 from lib.checkpoint import BEST, find_checkpoint, load_checkpoint
 from lib.cli import CommandParser, run_main
 from lib.config import Config, load_config, make_config
@@ -98,7 +99,7 @@ def metadata(config: Config, model: MDTF, *, flip: bool) -> dict[str, str]:
         "joints": json.dumps(skeleton.names),
         "parents": json.dumps(skeleton.parents),
         "frames": str(model.n_frames),
-        "frame_rate": f"{config.frame_rate:g}",  # 0: as the videos
+        "frame_rate": f"{config.frame_rate or H36M_FPS:g}",
         "flip_averaged": json.dumps(flip),
         "input": f"(batch, frames, joints, 3): {NORMALISATION}",
         "output": f"(batch, frames, joints, 3): {UNITS[benchmark_of(config).units]}",

@@ -120,6 +120,19 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> tuple[Path, Path]:
+    """A checkpoint of the forms that differ most from the published ones, and its ONNX file."""
+    from lib.export import main
+    from tests.exported import FORMS, saved
+
+    folder = tmp_path_factory.mktemp("exported")
+    torch.manual_seed(0)
+    source, out = saved(folder / "best_epoch.pth.tr", FORMS["person"]), folder / "m.onnx"
+    assert main(["--checkpoint", str(source), "--out", str(out)]) == 0
+    return source, out
+
+
+@pytest.fixture(scope="session")
 def place(tmp_path_factory) -> Path:
     """A folder with data, configs and a pair of released checkpoints, to be read by commands."""
     from tests.commands import fill_place
