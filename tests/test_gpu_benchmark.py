@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lib.skeleton import H36M
+from lib.timing import table
 from model.bone_aware import BoneAwareModule
 from model.lifter import Lifter
 from model.mdtf import MDTF
 from tests.benchmarks import gpu
-from tests.benchmarks.timing import table
 
 CPU = torch.device("cpu")
 

@@ -28,13 +28,14 @@ from lib.device import numerics
 from lib.evaluation.predict import predict_batch
 from lib.files import write_json
 from lib.numbers import whole_number
+from lib.timing import table
 from lib.training.optim import make_optimizer
 from model.blocks import recompute_blocks
 from model.ops import bidirectional_inner, resolve_backend
 from model.ops.triton import launch
 from tests.benchmarks.model import build, clips, training_step
 from tests.benchmarks.scan import directions
-from tests.benchmarks.timing import parser, table
+from tests.benchmarks.timing import parser
 from tests.scan_cases import inner_inputs, relative_errors, results, run_inner
 
 PARTS = ("kernels", "resources", "sweep", "first", "model")

@@ -29,13 +29,14 @@ from lib.losses import lifting_losses
 from lib.memory import keep_freed
 from lib.numbers import whole_number
 from lib.skeleton import H36M
+from lib.timing import interleaved
 from model.blocks import recompute_blocks
 from model.build import assemble, build_bone_aware, build_lifter
 from model.mamba import BiMamba
 from model.mdtf import MDTF
 from model.ops import set_default_backend
 from model.ops.matmul import fast_matmul
-from tests.benchmarks.timing import interleaved, parser, report
+from tests.benchmarks.timing import parser, report
 
 PARTS = ["forward", "training", "batch", "length", "memory", "stage1"]
 LENGTHS = [27, 81, 243, 729, 2187]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lib.cli import run_main
+from lib.timing import interleaved
 from model.mamba import ScanDirection
 from model.ops import bidirectional_inner
-from tests.benchmarks.timing import interleaved, parser, report
+from tests.benchmarks.timing import parser, report
 
 SHAPES = [(243, 17, 64), (17, 243, 64), (243, 17, 128), (17, 243, 128), (243, 17, 8), (17, 243, 8)]
 
