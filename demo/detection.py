@@ -13,7 +13,7 @@ from demo.tracking import agreement
 from demo.video import Video
 from lib.keypoints import Layout
 
-# Frames before its section that a detector sees first, so that it follows its person already.
+# Frames before its section that a detector sees first, so that it follows its people already.
 WARM_UP = 6
 # Shorter sections are not worth their warm-up.
 MIN_SECTION = 60
@@ -51,10 +51,8 @@ class _Section:
 
 
 def may_go_on(found: Found, other: Found) -> bool:
-    """Whether the detector that found `other` in a frame follows the person in `found`, if any."""
-    if not len(found) or not len(other):
-        return not len(found)
-    return agreement(found[0], other[0]) >= SAME_PERSON
+    """Whether the detector that found `other` in a frame follows all the people in `found`."""
+    return all(any(agreement(one, another) >= SAME_PERSON for another in other) for one in found)
 
 
 class _Detection:
@@ -84,7 +82,7 @@ class _Detection:
 
     def _work(self, part: _Section) -> Layout:
         try:
-            pose_2d = self._detector.make()
+            pose_2d = self._detector.for_frames(self._video.fps)
             # The first section reads on where the video is: at its start.
             with Video(self._video.source) if part.start else nullcontext(self._video) as video:
                 part.times = video.times
@@ -114,7 +112,7 @@ class _Detection:
                     self._on_frame()
 
     def _hands_over(self, part: _Section, number: int, found: Found) -> bool:
-        """Whether a later section has frame `number` and follows the same person in it.
+        """Whether a later section has frame `number` and follows the same people in it.
 
         Until then this section goes on: the result must not depend on the number of cores.
         """

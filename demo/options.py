@@ -51,7 +51,12 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-flip", action="store_true", help="no average with the mirrored view: twice as fast")
 
     add = parser.add_argument_group("people").add_argument
-    add("--detector", default="mediapipe", choices=DETECTORS, help="of 2D keypoints (mediapipe)")
+    add(
+        "--detector",
+        default=DETECTORS[0],
+        choices=DETECTORS,
+        help=f"of 2D keypoints ({DETECTORS[0]})",
+    )
     add("--weights-dir", metavar="DIR", help="of the hrnet detector (demo/lib/checkpoint)")
     who = "largest (default), all or a number"
     add("--person", default="largest", metavar="N", type=parse_person, help=who)

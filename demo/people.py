@@ -39,12 +39,18 @@ class Detector:
     """A 2D pose detector, ready to be made.
 
     make: a fresh one; each section of a video that is read in parallel has one of its own.
+    at_rate: the same for a frame rate, where it matters to the detector.
     sections: whether a video is done sooner in sections: true where one detector computes on a
     single core.
     """
 
     make: Callable[[], Pose2D]
     sections: bool = False
+    at_rate: Callable[[float], Pose2D] | None = None
+
+    def for_frames(self, fps: float) -> Pose2D:
+        """A fresh one for frames at this rate, 0: unknown."""
+        return self.at_rate(fps) if fps and self.at_rate else self.make()
 
 
 def nobody(layout: Layout) -> Found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demo.detection import detect_people
-from demo.detectors import choose_detector
+from demo.detectors import DETECTORS, choose_detector
 from demo.lifting import Framing, bridge_confidence, lift_track
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses, bone_variation, fit_bones
@@ -131,7 +131,7 @@ class VideoLifter:
         self,
         video: str,
         *,
-        detector: str = "mediapipe",
+        detector: str = DETECTORS[0],
         person: str = "largest",
         smooth: bool = False,
         camera_pitch: float | None = None,

@@ -115,7 +115,7 @@ def test_a_checkpoint_lifts_in_the_forms_that_it_carries(tmp_path):
 def test_importing_the_demo_loads_nothing_heavy():
     script = (
         "import sys; import demo; from demo import VideoLifter, Poses;"
-        "import demo.vis as vis; heavy = {'torch', 'mediapipe'} & set(sys.modules);"
+        "import demo.vis as vis; heavy = {'torch', 'onnxruntime'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else 0)"
     )
     done = subprocess.run(

@@ -10,7 +10,7 @@ from lib.files import PROJECT_ROOT
 
 # Modules of this package, the default first. Each has open_detector(weights_dir, several_people)
 # -> Detector, which raises UserError where something is missing.
-DETECTORS = ("mediapipe", "hrnet", "rtmpose")
+DETECTORS = ("blazepose", "hrnet", "rtmpose")
 DEFAULT_WEIGHTS = PROJECT_ROOT / "demo" / "lib" / "checkpoint"
 
 

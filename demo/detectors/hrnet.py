@@ -32,7 +32,7 @@ def open_detector(weights_dir: Path, several_people: bool) -> Detector:
     if missing:
         raise UserError(
             f"--detector hrnet: {' and '.join(missing)} not found in {weights_dir}; download them"
-            f" from {WEIGHTS_URL} (as in README.md) into that folder, or use --detector mediapipe"
+            f" from {WEIGHTS_URL} (as in README.md) into that folder, or use --detector blazepose"
         )
     return Detector(
         lambda: YoloHRNet(

@@ -35,7 +35,7 @@ def open_detector(weights_dir: Path, several_people: bool) -> Detector:
         except Exception as error:  # whatever its downloader raises
             raise UserError(
                 f"--detector rtmpose: its weights cannot be loaded ({error}); it downloads them"
-                " once, so it needs a network; offline, use --detector mediapipe"
+                " once, so it needs a network; offline, use --detector blazepose"
             ) from error
 
     return Detector(make)

@@ -1,0 +1,139 @@
+"""The default detector: faithful to its networks' reference and to MediaPipe's keypoints."""
+
+import cv2
+import numpy as np
+import pytest
+
+from demo.detectors import choose_detector, landmarks, multipose
+from demo.detectors.blazepose import BlazePose
+from demo.detectors.landmarks import Region, find_landmarks
+from demo.detectors.multipose import find_everybody
+from demo.detectors.networks import open_network
+from demo.video import Video
+from lib.keypoints import BLAZEPOSE_33, COCO_17
+from tests.skips import SHARED, needs_shared
+
+pytest.importorskip("onnxruntime")
+MEDIA = SHARED / "media" / "video_juggle.mp4"
+KEYPOINTS = SHARED / "media" / "keypoints_video_juggle.npz"
+REFERENCE = SHARED / "detector" / "reference.npz"
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return open_network(multipose.FILE), open_network(landmarks.FILE)
+
+
+def juggler(count: int) -> list[np.ndarray]:
+    with Video(str(MEDIA)) as video:
+        return [frame for _, frame in zip(range(count), video.frames(), strict=False)]
+
+
+@needs_shared(REFERENCE)
+def test_the_networks_give_the_reference_outputs(networks):
+    """A frame of MultiPose's own size is shown as it is; a crop of a region's size, too."""
+    search, follow = networks
+    with np.load(REFERENCE) as reference:
+        person = reference["multipose_output"][0, 0]  # y, x, score of units of the picture
+        (found,) = find_everybody(search, reference["multipose_input"][0, ..., ::-1])
+        expected = person[:51].reshape(17, 3)[:, [1, 0, 2]] * [512, 288, 1]
+        np.testing.assert_allclose(found, expected, atol=0.02)
+
+        crop = np.ascontiguousarray(reference["landmarks_input"][0, ..., ::-1])
+        whole = Region(np.array([128.0, 128.0]), 256.0, 0.0)
+        (one,) = find_landmarks(follow, crop, [whole])
+        points = reference["landmarks_output_0"].reshape(39, 5)
+        np.testing.assert_allclose(one.keypoints[:, :2], points[:33, :2], atol=0.05)
+        visible = 1 / (1 + np.exp(-points[:33, 3]))
+        np.testing.assert_allclose(one.keypoints[:, 2], visible, atol=1e-3)
+        assert one.presence == pytest.approx(float(reference["landmarks_output_1"][0, 0]), abs=1e-3)
+        np.testing.assert_allclose(one.region.centre, points[33, :2], atol=0.05)
+        radius = np.linalg.norm(points[34, :2] - points[33, :2])
+        assert one.region.side == pytest.approx(2 * 1.25 * radius, abs=0.2)
+
+
+def test_a_region_is_upright_in_its_crop():
+    """The hips come to the middle and the point above the head to the middle line, by hand."""
+    region = Region.around(np.array([300.0, 200.0]), np.array([400.0, 200.0]))  # lies to the right
+    assert region.side == 250 and region.angle == pytest.approx(np.pi / 2)
+    to_frame = region.to_frame
+    assert to_frame @ [128, 128, 1] == pytest.approx([300, 200])
+    assert to_frame @ [128, 128 - 256 / 2.5, 1] == pytest.approx([400, 200])
+    assert to_frame @ [128 + 25.6, 128, 1] == pytest.approx([300, 225])  # right of them: below
+
+
+def test_of_frames_with_nobody_nothing_is_found(networks):
+    noise = np.random.default_rng(0).integers(0, 255, (2, 360, 640, 3), dtype=np.uint8)
+    frames = [np.zeros((360, 640, 3), np.uint8), *noise, np.zeros((9, 3000, 3), np.uint8)]
+    assert [found.shape for found in BlazePose(*networks)(frames)] == [(0, 33, 3)] * 4
+
+
+@needs_shared(MEDIA, KEYPOINTS)
+def test_the_juggler_is_where_mediapipe_sees_him(networks):
+    """The stored keypoints are smoothed over time, and ours are not: 1.1 % of his height."""
+    with np.load(KEYPOINTS, allow_pickle=False) as sample:
+        expected = sample["kp33"][:30]
+    found = list(BlazePose(*networks, fps=24)(juggler(30)))
+    assert [len(people) for people in found] == [1] * 30
+    apart = np.linalg.norm(np.stack(found)[:, 0, :, :2] - expected[..., :2], axis=-1)
+    assert np.median(apart) < 7  # pixels
+    assert np.stack(found)[..., 2].min() >= 0 and np.stack(found)[..., 2].max() <= 1
+
+
+@needs_shared(MEDIA)
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_somebody_is_followed_while_the_picture_turns(networks, quarters):
+    """Who was found upright is followed upside down: the crop turns with them."""
+    frame, height = cv2.resize(juggler(1)[0][:, 280:1000], (360, 360)), 360
+    turn = [
+        cv2.warpAffine(frame, cv2.getRotationMatrix2D((180, 180), -angle, 1), (360, 360))
+        for angle in range(0, 90 * quarters + 1, 15)
+    ]
+    *_, last = BlazePose(*networks)([frame, *turn])
+    (first,) = next(iter(BlazePose(*networks)([frame])))
+    angle = np.deg2rad(90 * quarters)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    expected = (first[:, :2] - 180) @ rotation.T + 180
+    assert np.median(np.linalg.norm(last[0, :, :2] - expected, axis=-1)) < 0.02 * height
+
+
+@needs_shared(MEDIA)
+def test_two_people_side_by_side(networks):
+    """The juggler beside his mirror image: mirrored keypoints, left and right exchanged."""
+    pairs = [np.hstack([f[:, 400:1000], f[:, 1000:400:-1]]) for f in juggler(2)]
+    found = list(BlazePose(*networks)(pairs))
+    assert [len(people) for people in found] == [2, 2]
+    mirror = list(BLAZEPOSE_33.mirror)
+    for people in found:
+        left, right = people[np.argsort(people[:, 0, 0])]
+        right = right[mirror, :2] * [-1, 1] + [1199, 0]
+        assert np.median(np.linalg.norm(left[:, :2] - right, axis=-1)) < 9  # pixels of 555
+
+
+@needs_shared(MEDIA)
+def test_six_people_and_one_who_comes_later(networks):
+    """Six small jugglers, the sixth from the second frame on: found within half a second."""
+    (frame,) = juggler(1)
+    small = cv2.resize(frame[40:680, 530:850], (160, 320), interpolation=cv2.INTER_AREA)
+    row = np.hstack([small] * 6)
+    five = row.copy()
+    five[:, 800:] = five[:, 800:840].mean(axis=(0, 1))
+    found = list(BlazePose(*networks, fps=10)([five, *[row] * 6]))
+    assert len(found[0]) == 5 and len(found[-1]) == 6
+    hips = np.sort(found[-1][:, 23:25, 0].mean(axis=1))
+    np.testing.assert_allclose(np.diff(hips), 160, atol=4)
+
+
+@needs_shared(MEDIA)
+def test_who_leaves_is_let_go_and_found_again(networks):
+    frame = juggler(1)[0]
+    empty = np.full_like(frame, 90)
+    frames = [frame] * 2 + [empty] * 4 + [frame] * 6
+    seen = [len(people) for people in BlazePose(*networks, fps=10)(frames)]
+    assert seen[:6] == [1, 1, 0, 0, 0, 0] and seen[-4:] == [1, 1, 1, 1]
+
+
+def test_the_default_detector_finds_everybody_in_sections():
+    detector = choose_detector("blazepose")
+    assert detector.sections and detector.make().layout is BLAZEPOSE_33
+    assert COCO_17.num_keypoints == 17
