@@ -5,6 +5,7 @@ make arrays of raw pointers. Here arrays are rebuilt from a checked dtype, its b
 """
 
 import codecs
+import io
 import math
 import os
 import pickle
@@ -83,12 +84,23 @@ def _no_bytes() -> bytes:
     return b""
 
 
+def _plain_dict(*arguments: Any) -> dict:
+    """In place of an OrderedDict (its pairs, if any) or a defaultdict (its default, not kept)."""
+    pairs = arguments[0] if arguments and isinstance(arguments[0], list | tuple | dict) else ()
+    return dict(pairs)
+
+
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("__builtin__", "bytes"): _no_bytes,
     ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _DType,
 }
+for _name in ("OrderedDict", "defaultdict"):
+    _ADMITTED["collections", _name] = _plain_dict
+for _builtins in ("builtins", "__builtin__"):  # of Python 3 and 2
+    for _type in (list, tuple, dict, set, frozenset, int, float, complex, bool, str):
+        _ADMITTED[_builtins, _type.__name__] = _type
 # Old and new numpy versions keep the same functions at different places.
 for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[_core + ".multiarray", "_reconstruct"] = _reconstruct
@@ -96,7 +108,19 @@ for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[_core + ".numeric", "_frombuffer"] = _from_buffer
 
 
+# Packages whose classes hold data: files with them are no attack, but nothing we read.
+_OF_DATA = {
+    "PIL", "array", "chumpy", "collections", "datetime", "decimal", "easydict", "fractions",
+    "mmcv", "mmengine", "mmpose", "munch", "omegaconf", "pandas", "pathlib", "scipy", "torch",
+    "uuid",
+}  # fmt: skip
+
+
 class _Refused(Exception):
+    pass
+
+
+class _Foreign(Exception):
     pass
 
 
@@ -105,7 +129,11 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise _Refused(ascii(f"{module}.{name}")[1:-1]) from None  # in one line
+            told = ascii(f"{module}.{name}")[1:-1]  # in one line
+            is_class = re.fullmatch(r"[A-Z]\w*", name)
+            if module.partition(".")[0] in _OF_DATA and is_class:
+                raise _Foreign(told) from None
+            raise _Refused(told) from None
 
 
 @contextmanager
@@ -117,8 +145,13 @@ def _guarded(path: Path, what: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _Refused as error:
         raise UserError(
-            f"{path}: refused, it would run code ({error}) instead of holding arrays only;"
-            " do not use it, get the file from a source you trust"
+            f"{path}: refused, it would run code ({error}) instead of holding arrays only; code is"
+            " never loaded, get the file from a source you trust"
+        ) from error
+    except _Foreign as error:
+        raise UserError(
+            f"{path}: holds a {error}, but only arrays and plain containers are read; save its"
+            " numbers as numpy arrays"
         ) from error
     except UserError:
         raise
@@ -160,6 +193,24 @@ def load_npz(
             with archive.open(f"{name}.npy") as file:
                 found[name] = _load_array(file)
         return found
+
+
+def parse(content: bytes, path: str | os.PathLike[str]) -> Any:
+    """What the bytes of a pickle, .npy or .npz hold; of an .npz its arrays by name.
+
+    path: for messages. Raises UserError as `load_pickle`.
+    """
+    with _guarded(Path(path), "a file", "save plain arrays"), io.BytesIO(content) as file:
+        if content.startswith(b"\x93NUMPY"):
+            return _load_array(file)
+        if not content.startswith(b"PK"):
+            return _load(file)
+        with zipfile.ZipFile(file) as archive:
+            found = {}
+            for member in archive.namelist():
+                with archive.open(member) as array:
+                    found[member.removesuffix(".npy")] = _load_array(array)
+            return found
 
 
 def _load_array(file: IO[bytes]) -> Any:

@@ -134,7 +134,9 @@ def people_in_file(options: argparse.Namespace) -> People:
     if options.video:
         with Video(options.video) as video:
             size, fps, count = video.size, fps or video.fps, video.count
-    people = read_keypoints(options.keypoints, options.layout)
+    people = read_keypoints(options.keypoints, options.layout, size, count)
+    for told in people.assumed:
+        print(f"{options.keypoints}: {told}")
     if not (fps or people.fps):
         tell_assumed_rate(options.keypoints)
     if count and abs(people.num_frames - count) > 0.05 * count:
@@ -142,7 +144,7 @@ def people_in_file(options: argparse.Namespace) -> People:
             f"{options.keypoints}: {people.num_frames} frames, but {options.video} has {count};"
             " are they of this video?"
         )
-    people = people.filmed(fps or people.fps or ASSUMED_FPS, size)
+    people = people.filmed(fps or people.fps or ASSUMED_FPS)
     people.check_facts()
     return choose(follow(people), options.person)
 

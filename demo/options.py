@@ -33,7 +33,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--video", metavar="FILE", help=f"file ({places}) or stream address ({SAMPLE})")
     add("--webcam", metavar="N", type=whole_number(), help="camera number, live")
     add("--live", action="store_true", help="play --video as if it came from a camera")
-    files = ".npz, .npy, .json, AlphaPose's JSON, OpenPose's JSON or folder"
+    files = "JSON, CSV, arrays or folder of any program (docs/keypoints.md)"
     told = "where the file does not tell"
     add("--keypoints", metavar="FILE", help=f"2D keypoints in place of a detector's: {files}")
     add("--layout", choices=LAYOUTS, help=f"of --keypoints, {told}")

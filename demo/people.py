@@ -63,7 +63,8 @@ class People:
 
     keypoints: (N, J, 3) float32. frame: (N,), from 0 to F - 1. person: (N,), 1 the first to appear;
     0 everywhere: nobody was followed yet. fps: frames a second, 0: unknown; size: width and height
-    of the picture, None: unknown.
+    of the picture, None: unknown. assumed: what was taken for granted in reading a keypoint file,
+    a sentence each.
     """
 
     keypoints: np.ndarray
@@ -73,6 +74,7 @@ class People:
     layout: Layout
     fps: float = 0.0
     size: tuple[int, int] | None = None
+    assumed: tuple[str, ...] = ()
 
     @classmethod
     def of_frames(cls, frames: Sequence[Found], layout: Layout) -> "People":

@@ -28,10 +28,17 @@ class Layout:
     recipe: Callable[[Keypoints], Recipe]
     # How several confidences become one: np.min or np.mean.
     join: Callable[..., Floats] = np.min
+    # Keypoints in a program's files where hands and face follow the ones named here; 0: none do.
+    with_hands_and_face: int = 0
 
     @property
     def num_keypoints(self) -> int:
         return len(self.names)
+
+    @property
+    def in_files(self) -> int:
+        """Keypoints of a person in the files of the program, of which `names` are the first."""
+        return self.with_hands_and_face or self.num_keypoints
 
     @cached_property
     def mirror(self) -> tuple[int, ...]:
@@ -119,11 +126,14 @@ def _from_halpe(k: Keypoints) -> Recipe:
     }
 
 
-def _from_body25(k: Keypoints) -> Recipe:
+def _from_openpose(k: Keypoints) -> Recipe:
+    """BODY_25 has a keypoint between the hips; of COCO's 18 it is computed."""
     eyes = _middle(k, ("left_eye", "right_eye"))
+    hips = ("mid_hip",) if "mid_hip" in k else _HIPS
+    pelvis = _middle(k, hips)
     return _limbs(k) | {
-        "pelvis": _same(k["mid_hip"], "mid_hip"),
-        "spine": _same((k["mid_hip"] + k["neck"]) / 2, "mid_hip", "neck"),
+        "pelvis": _same(pelvis, *hips),
+        "spine": _same((pelvis + k["neck"]) / 2, *hips, "neck"),
         "thorax": _same(k["neck"], "neck"),
         "neck": _same(0.75 * k["nose"] + 0.25 * k["neck"], "nose"),
         "head": (_middle(k, _EYES_AND_EARS), 2 * eyes - k["nose"], _EYES_AND_EARS),
@@ -177,7 +187,16 @@ BODY_25 = Layout(
         " right_ear left_ear left_big_toe left_small_toe left_heel right_big_toe right_small_toe"
         " right_heel"
     ),
-    _from_body25,
+    _from_openpose,
+)
+COCO_18 = Layout(
+    "coco18",
+    _names(
+        "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist"
+        " right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye"
+        " right_ear left_ear"
+    ),
+    _from_openpose,
 )
 BLAZEPOSE_33 = Layout(
     "blazepose33",
@@ -191,7 +210,23 @@ BLAZEPOSE_33 = Layout(
     _from_blazepose,
 )
 
-LAYOUTS = {layout.name: layout for layout in (H36M_17, COCO_17, HALPE_26, BODY_25, BLAZEPOSE_33)}
+# Of whole bodies the keypoints without hands and face.
+HALPE_136 = Layout("halpe136", HALPE_26.names, _from_halpe, with_hands_and_face=136)
+WHOLEBODY_133 = Layout(
+    "wholebody133",
+    COCO_17.names
+    + _names("left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"),
+    _from_coco,
+    np.mean,
+    with_hands_and_face=133,
+)
+
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        H36M_17, COCO_17, COCO_18, HALPE_26, HALPE_136, BODY_25, BLAZEPOSE_33, WHOLEBODY_133
+    )
+}  # fmt: skip
 
 
 def find_layout(name: str) -> Layout:

@@ -12,8 +12,9 @@ MEDIA = SHARED / "media" / "keypoints_video_juggle.npz"
 
 
 def test_sizes_are_the_published_ones():
-    sizes = {name: layout.num_keypoints for name, layout in LAYOUTS.items()}
-    assert sizes == {"h36m17": 17, "coco17": 17, "halpe26": 26, "body25": 25, "blazepose33": 33}
+    sizes = {name: layout.in_files for name, layout in LAYOUTS.items()}
+    known = {"h36m17": 17, "coco17": 17, "halpe26": 26, "body25": 25, "blazepose33": 33}
+    assert sizes == known | {"coco18": 18, "halpe136": 136, "wholebody133": 133}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)

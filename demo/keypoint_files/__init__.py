@@ -1,82 +1,133 @@
 """Keypoints from files, in place of a detector, and back into files. No file can run code.
 
-A file is recognised by its structure, not by its name. Here it is found and parsed; READERS know
-the structures, one module for a kind of program.
+opening.py parses files; arrays, tables, videopose3d and structures recognise what is in them by its
+structure and bring it to one form (found.py); examine.py asks whether the numbers can be true. What
+was assumed on the way is in `People.assumed`, a sentence each.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from demo.keypoint_files.arrays import read_arrays
-from demo.keypoint_files.detections import last_number, read_alphapose, read_openpose
+from demo.keypoint_files import examine
+from demo.keypoint_files.arrays import KEYPOINTS, read_arrays
+from demo.keypoint_files.found import Sightings
+from demo.keypoint_files.images import frames_of_images
+from demo.keypoint_files.layouts import choose_layout, doubt_layout
+from demo.keypoint_files.marks import without_marks
+from demo.keypoint_files.opening import files_of, open_files
+from demo.keypoint_files.structures import read_structures
+from demo.keypoint_files.tables import read_tables
+from demo.keypoint_files.videopose3d import read_videopose3d
 from demo.people import People
-from lib.errors import UserError
-from lib.files import UNREADABLE, write_atomic
+from lib.files import write_atomic
 from lib.keypoints import Layout, find_layout
 
-JSON_PATTERN = "*.json"
-Contents = list[tuple[Path, object]]  # files, and what json or numpy made of them
-
-# Each takes the path as the user wrote it, the contents and the wanted layout, if any. It returns
-# None where the structure is not its own, and raises UserError where it is, but is wrong.
-READERS: tuple[Callable[[str, Contents, Layout | None], People | None], ...] = (
-    read_openpose,
-    read_alphapose,
-    read_arrays,
-)
+__all__ = ["files_of", "read_keypoints", "save_keypoints"]
 
 
-def read_keypoints(path: str, layout: str | None = None) -> People:
-    """Read a keypoint file, or a folder of OpenPose's or AlphaPose's. Raises UserError.
+def read_keypoints(
+    path: str,
+    layout: str | None = None,
+    size: tuple[int, int] | None = None,
+    video_frames: int = 0,
+) -> People:
+    """Read a keypoint file of any program, or a folder with a file for each image.
 
-    layout: its name, where the file does not tell.
+    layout: its name, where the file does not tell. size: width and height of the picture, where
+    the user or the video tells; keypoints that are shares of it become pixels. video_frames: of the
+    video, 0: unknown. Raises UserError.
     """
     wanted = None if layout is None else find_layout(layout)
-    files = files_of(path)
-    if not files:
-        raise UserError(f"--keypoints {path}: no .json file in this folder")
-    contents = [(file, _parse(path, file)) for file in files]
-    for read in READERS:
-        people = read(path, contents, wanted)
-        if people is not None:
-            return people
-    raise UserError(
-        f"--keypoints {path}: neither a list of people (AlphaPose), nor 'people' (OpenPose), nor"
-        " 'keypoints'"
-    )
+    sightings = Sightings(path)
+    _read(sightings, path, wanted)
+    return _examined(sightings, wanted, size, video_frames)
 
 
-def files_of(path: str) -> list[Path]:
-    """The files that `read_keypoints` reads, in the order of their numbers."""
-    place = Path(path).expanduser()
-    if not place.is_dir():
-        return [place]
-    return sorted(place.glob(JSON_PATTERN), key=lambda file: (last_number(file.stem), file.stem))
+def _read(sightings: Sightings, path: str, wanted: Layout | None) -> None:
+    contents = open_files(path)
+    if read_tables(sightings, contents, wanted):
+        return
+    if len(contents) == 1:
+        _, content = contents[0]
+        table = content if isinstance(content, Mapping) else {"keypoints": content}
+        arrays = {
+            name: _as_array(value) if name in KEYPOINTS else value for name, value in table.items()
+        }
+        if read_videopose3d(sightings, table) or read_arrays(sightings, arrays, wanted):
+            return
+    read_structures(sightings, contents)
 
 
-def _parse(path: str, file: Path) -> object:
-    """JSON as it is; NumPy's files as a table of arrays."""
-    if not file.is_file():
-        raise UserError(f"--keypoints {path}: no such file")
-    suffix = file.suffix.lower()
-    if suffix == ".json":
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError) as error:
-            raise UserError(f"--keypoints {file}: not a readable JSON file ({error})") from error
-    if suffix not in (".npz", ".npy"):
-        raise UserError(f"--keypoints {path}: give .npz, .npy, .json or a folder of .json files")
+def _as_array(value: object) -> object:
+    """A full table of numbers in JSON as an array; anything else as it is."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], list):
+        return value
     try:
-        loaded = np.load(file, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"keypoints": loaded}
-    except UNREADABLE as error:
-        raise UserError(
-            f"--keypoints {path}: damaged, or it holds Python objects, which are never loaded;"
-            " save plain number arrays"
-        ) from error
+        array = np.asarray(value, dtype=float)
+    except (ValueError, TypeError, OverflowError):
+        return value
+    return array if array.ndim > 1 else value
+
+
+def _examined(
+    sightings: Sightings,
+    wanted: Layout | None,
+    given: tuple[int, int] | None,
+    video_frames: int,
+) -> People:
+    if not sightings.numbers:
+        raise sightings.wrong("nobody is in it; is it of the right video?")
+    frames, num_frames = frames_of_images(sightings, list(sightings.images), video_frames)
+    frame = np.array([frames[image] for image in sightings.image], dtype=int)
+    layout, keypoints = choose_layout(sightings, wanted)
+    confidence = examine.confidences(sightings, keypoints)
+    examine.refuse_poses_in_space(sightings, layout, keypoints, confidence)
+    own, size = examine.resolve_size(sightings, given)
+    clean = np.where(confidence[..., None] > 0, keypoints, 0)
+    places = examine.to_pixels(sightings, clean, confidence, own)
+    confidence = without_marks(sightings, places, confidence, frame)
+    if own and size and own != size:
+        places = places * (np.array(size) / own)
+    examine.question_picture(sightings, places, confidence, size)
+    points = np.concatenate([places, confidence[..., None]], axis=-1)
+    points = np.where(confidence[..., None] > 0, points, 0).astype(np.float32)
+    told = bool(wanted or sightings.facts.layout or sightings.names or sightings.facts.names)
+    doubt_layout(sightings, layout, points, told)
+    examine.question_jumps(sightings, places, confidence, frame)
+    examine.question_posture(sightings, layout, places, confidence)
+    return _people(sightings, points, frame, num_frames, layout, size)
+
+
+def _people(
+    sightings: Sightings,
+    points: np.ndarray,
+    frame: np.ndarray,
+    num_frames: int,
+    layout: Layout,
+    size: tuple[int, int] | None,
+) -> People:
+    """Sightings (N, J, 3) in the order of their frames, without those in which nothing was seen."""
+    person = np.array(sightings.person, dtype=int)
+    order = [row for row in np.argsort(frame, kind="stable") if points[row, :, 2].any()]
+    kept: dict[tuple[int, bytes], int] = {}
+    for row in order:
+        kept.setdefault((int(frame[row]), points[row].tobytes()), int(row))
+    rows = list(kept.values())
+    if len(rows) < len(order):
+        sightings.assumed.append(f"{len(order) - len(rows)} people are there twice and kept once")
+    return People(
+        points[rows],
+        frame[rows],
+        person[rows],
+        num_frames,
+        layout,
+        sightings.facts.fps,
+        size,
+        tuple(dict.fromkeys(sightings.assumed)),
+    )
 
 
 def save_keypoints(path: Path, people: People) -> None:

@@ -1,0 +1,183 @@
+"""What every kind of file is brought to: sightings of people in images, as the file has them.
+
+Whether the numbers can be true is asked later (examine.py). N sightings, J keypoints.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.errors import UserError
+from lib.keypoints import LAYOUTS, Layout
+
+Image = str | int  # its name, or its number
+
+# How many keypoints a person has in some layout.
+COUNTS = {n for layout in LAYOUTS.values() for n in (layout.in_files, layout.num_keypoints)}
+CONFIDENCE = (
+    "keypoint_scores", "keypoints_scores", "keypoints_score", "keypoint_score", "kp_scores",
+    "kp_score", "kpt_scores", "scores", "score", "confidence", "confidences", "conf", "visibility",
+    "visible", "visibilities", "likelihood", "presence", "probability", "prob", "c", "v",
+)  # fmt: skip
+_RATES = ("fps", "frame_rate", "framerate", "frame_per_second", "video_fps")
+_SIZES = ("size", "image_size", "img_size", "frame_size", "video_size", "resolution")
+_SIDES = tuple(
+    (f"{what}{width}", f"{what}{height}")
+    for width, height in (("width", "height"), ("w", "h"))
+    for what in ("", "image_", "img_", "frame_", "video_", "canvas_")
+)
+_TURNED = ("img_shape", "image_shape", "original_shape")  # height first
+_NAMES = (
+    "names", "keypoint_names", "keypoints_names", "joint_names", "bodyparts", "keypoint_labels",
+    "keypoint_id2name", "joint_order", "skeleton",
+)  # fmt: skip
+_LAYOUT = ("layout", "layout_name", "dataset_name", "keypoint_format")
+# What programs call the layouts.
+_CALLED = {
+    "coco": "coco17", "coco_17": "coco17", "body_25": "body25", "halpe": "halpe26",
+    "h36m": "h36m17", "coco_wholebody": "wholebody133", "wholebody": "wholebody133",
+    "blazepose": "blazepose33", "mediapipe": "blazepose33",
+}  # fmt: skip
+
+
+def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts 'a2' before 'a10'."""
+    parts = re.split("([0-9]+)", name)
+    return tuple((1, int(p[:4000]), "") if p.isdecimal() else (0, 0, p) for p in parts if p)
+
+
+@dataclass(frozen=True)
+class Points:
+    """The keypoints of P people: numbers (P, J, C), and what the columns are.
+
+    columns: 'xy', 'xyc', 'xyz' or 'xyzc', where c is a confidence. names: of the J keypoints, or
+    none.
+    """
+
+    numbers: np.ndarray
+    columns: str = "xyc"
+    names: tuple[str, ...] = ()
+
+
+@dataclass
+class Facts:
+    """What a file says of the video; every field may be missing."""
+
+    fps: float = 0.0
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    layout: str = ""
+    names: tuple[str, ...] = ()
+
+    def take(self, table: Mapping[str, object]) -> None:
+        """Keep what a table says of these things, under any of their usual names.
+
+        Raises ValueError: a rate or size that is none.
+        """
+        for key in _RATES:
+            if table.get(key) is not None:
+                self.fps = float(np.asarray(table[key], dtype=float).reshape(()))
+        for keys, order in ((_SIZES, 1), (_TURNED, -1)):
+            for key in keys:
+                if table.get(key) is not None:
+                    pair = np.asarray(_pair(table[key]), dtype=float).reshape(2)
+                    self._size(*pair[::order])
+        for width, height in _SIDES:
+            if _is_number(table.get(width)) and _is_number(table.get(height)):
+                self._size(table[width], table[height])
+        for key in _LAYOUT:
+            name = _text(table.get(key))
+            name = _CALLED.get(name.lower(), name)
+            if name and (key == "layout" or name in LAYOUTS):
+                self.layout = name
+        for key in _NAMES:
+            names = list_of_names(table.get(key))
+            if names:
+                self.names = names
+
+    def _size(self, width: object, height: object) -> None:
+        size = (int(np.asarray(width).reshape(())), int(np.asarray(height).reshape(())))
+        self.sizes.add(size)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _pair(value: object) -> object:
+    """(1280, 720) of '1280x720'; anything else as it is."""
+    return re.split("[xX*,]", value) if isinstance(value, str) else value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, np.ndarray) and value.dtype.kind in "US" and value.size:
+        return str(value.astype(str).reshape(-1)[0])
+    return value if isinstance(value, str) else ""
+
+
+def list_of_names(value: object) -> tuple[str, ...]:
+    """Names of keypoints, in a list or by number; none where it is something else."""
+    if isinstance(value, Mapping) and all(str(key).isdecimal() for key in value):
+        value = [value[key] for key in sorted(value, key=lambda key: int(key))]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        value = value.tolist()
+    if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    return ()
+
+
+class Sightings:
+    """The people of a file's images. Errors name `path`, the user's own word for the file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.facts = Facts()
+        # Every image, also those where nobody was found, in the file's order.
+        self.images: dict[Image, None] = {}
+        self.image: list[Image] = []  # of each sighting
+        self.person: list[int] = []  # of each sighting; 0: the file does not follow people
+        self.numbers: list[np.ndarray] = []  # of each sighting, (J, C)
+        self.columns = ""
+        self.names: tuple[str, ...] = ()
+        # The layout of the program's files where the number of keypoints leaves it open.
+        self.usual: Layout | None = None
+        # Whether -1 to 1 is the range of x and of y alike. Else x / width * 2 - 1, and y with the
+        # same unit, as VideoPose3D has it.
+        self.range_of_each_axis = False
+        self.visibility = False  # COCO's 0, 1, 2: not labelled, hidden, visible
+        self.without_pose = 0
+        self.loose = False  # people who are frames for want of the names of their images
+        self.assumed: list[str] = []  # said to the user, a sentence each
+
+    def wrong(self, what: str, file: object = None) -> UserError:
+        return UserError(f"--keypoints {self.path if file is None else file}: {what}")
+
+    def add(self, image: Image, points: Points, person: int = 0) -> None:
+        """People of one image. Raises UserError: their keypoints differ from those before."""
+        self.images[image] = None
+        for numbers in points.numbers:
+            if self.numbers and numbers.shape[0] != self.numbers[0].shape[0]:
+                raise self.wrong(
+                    f"{len(numbers)} keypoints a person in {image!r}, {len(self.numbers[0])}"
+                    " before; give files of one kind"
+                )
+            if self.numbers and (self.columns, self.names) != (points.columns, points.names):
+                raise self.wrong(f"the keypoints in {image!r} are of another kind than before")
+            self.columns, self.names = points.columns, points.names
+            self.numbers.append(numbers)
+            self.image.append(image)
+            self.person.append(person)
+
+    @property
+    def array(self) -> np.ndarray:
+        """(N, J, C) float64."""
+        return np.stack(self.numbers) if self.numbers else np.zeros((0, 0, 3))
+
+
+def listed(names: Sequence[object]) -> str:
+    """'a, b, c and 3 more'"""
+    shown = ", ".join(str(name) for name in names[:8])
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")

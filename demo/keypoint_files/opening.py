@@ -1,0 +1,142 @@
+"""From a path to what its files hold: JSON values, tables of text, NumPy's arrays.
+
+What a file is, its first bytes tell, not its name. Text may be UTF-8 or UTF-16, with or without a
+byte order mark, and any file may be compressed by gzip. Nothing in a file is run.
+"""
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.safe_pickle import parse
+from demo.keypoint_files.found import natural_order
+from lib.errors import UserError
+from lib.files import listing
+
+Rows = list[list[str]]  # a table of text, one list of cells a line
+
+# In a folder the files of the first of these kinds that is there are read, one for each image.
+IN_FOLDERS = ("*.json", "*.json.gz", "*.jsonl", "*.txt", "*.npy", "*.csv")
+LARGEST = 2 << 30  # bytes of a file that is still unpacked
+KINDS = "give .npz, .npy, JSON, CSV or a folder with such a file for each image"
+
+
+class Table:
+    """The cells of a file of text that is not JSON."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+
+def files_of(path: str) -> list[Path]:
+    """The files that are read, in the natural order of their names."""
+    place = Path(path).expanduser()
+    if not place.is_dir():
+        return [place]
+    for pattern in IN_FOLDERS:
+        files = [file for file in place.glob(pattern) if not file.name.startswith(".")]
+        if files:
+            return sorted(files, key=lambda file: natural_order(file.name))
+    return []
+
+
+def open_files(path: str) -> list[tuple[Path, object]]:
+    """Each file with what it holds. Raises UserError."""
+    files = files_of(path)
+    if not files:
+        there = listing(Path(path).expanduser())
+        raise UserError(
+            f"--keypoints {path}: no .json file in this folder, nor .txt, .npy or .csv (there:"
+            f" {there})"
+        )
+    return [(file, _content(path, file)) for file in files]
+
+
+def _content(path: str, file: Path) -> object:
+    if not file.is_file():
+        raise UserError(f"--keypoints {path}: no such file")
+    try:
+        content = file.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            with gzip.open(file) as packed:
+                content = packed.read(LARGEST)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        raise UserError(f"--keypoints {file}: cannot be read, or damaged ({error})") from error
+    numpy_name = file.name.lower().removesuffix(".gz").endswith((".npz", ".npy"))
+    if content.startswith((b"\x93NUMPY", b"PK\x03\x04", b"\x80")):
+        return _as_lists(parse(content, f"--keypoints {file}"))
+    if numpy_name:
+        raise UserError(f"--keypoints {file}: damaged, or not one of NumPy's files; save it again")
+    if content.startswith(b"\x89HDF"):
+        raise UserError(
+            f"--keypoints {file}: an HDF5 file, as of DeepLabCut; give the .csv that it writes"
+            " beside it"
+        )
+    return _text(file, content)
+
+
+def _as_lists(value: object) -> object:
+    """Arrays of objects as lists, as in JSON; arrays of numbers as they are."""
+    if isinstance(value, dict):
+        return {key: _as_lists(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        value = value.tolist()
+    return [_as_lists(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _text(file: Path, content: bytes) -> object:
+    try:
+        text = content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    start = text.lstrip()[:1]
+    if "\0" in text or (not start.isprintable() and start):
+        raise UserError(f"--keypoints {file}: no file of keypoints; {KINDS}")
+    if start in ("{", "[") or file.suffix.lower().startswith(".json"):
+        return _json(file, text)
+    if not start and file.suffix.lower() not in (".txt", ".csv"):
+        raise UserError(f"--keypoints {file}: empty; {KINDS}")
+    return Table(_rows(text))
+
+
+def _json(file: Path, text: str) -> object:
+    """JSON, or JSON lines: one value a line."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        try:
+            if len(lines) > 1:
+                return [json.loads(line, object_pairs_hook=_unique) for line in lines]
+        except (ValueError, RecursionError):
+            pass
+        raise UserError(f"--keypoints {file}: not a readable JSON file ({error})") from error
+
+
+def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} occurs twice in one object")
+    return table
+
+
+def _rows(text: str) -> Rows:
+    """Cells separated by what separates most of them: a tab, semicolon, comma or spaces."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    sample = "\n".join(lines[:20])
+    separator = max("\t;,", key=sample.count)
+    if not sample.count(separator):
+        return [re.split(r"\s+", line.strip()) for line in lines]
+    try:
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        return [[cell.strip() for cell in row] for row in rows]
+    except csv.Error:
+        return [line.split(separator) for line in lines]
