@@ -87,6 +87,8 @@ def test_the_file_gives_pytorchs_poses_of_any_number_of_clips(exported, rng):
     for batch in (1, 3):
         clips = np.stack([swinging(H36M, 9, rng) for _ in range(batch)])
         clips[0, 4] = clips[0, 4, :1]  # all joints in one point
+        clips[0, 5, :, 0], clips[0, 5, :, 1] = -np.arange(17), 0  # all bones level, to the left
+        clips[0, 6, :, 0], clips[0, 6, :, 1] = 0, np.arange(17)  # all upright
         expected = predict(model, clips, H36M, flip=False)
         np.testing.assert_allclose(run.run(None, {"pose_2d": clips})[0], expected, atol=1e-5)
 

@@ -15,10 +15,12 @@ from model.mdtf import MDTF
 TOLERANCE = 1e-4  # the largest difference, in the network's units
 CLIPS, CANDIDATES = 3, 8
 BONE, SWING = 0.15, 0.6  # of the clips below: length on the screen, radians
+PIXEL = 2 / 512  # they lie on a grid, so that some bones are level or upright, as a detector's are
 
 
 def swinging(skeleton: Skeleton, frames: int, rng: np.random.Generator) -> Floats:
-    """(T, J, 3): 2D keypoints of somebody whose limbs swing, on the normalised screen."""
+    """(T, J, 3): 2D keypoints of somebody whose limbs swing, in whole pixels, on the normalised
+    screen."""
     time = np.linspace(0, 2 * np.pi, frames)
     joints = skeleton.num_joints
     rest, phase = rng.uniform(0, 2 * np.pi, (2, joints))
@@ -31,7 +33,7 @@ def swinging(skeleton: Skeleton, frames: int, rng: np.random.Generator) -> Float
             clip[:, joint, 0] += BONE * np.cos(angle[:, above])
             clip[:, joint, 1] += BONE * np.sin(angle[:, above])
             above = skeleton.parents[above]
-    clip[..., :2] += rng.uniform(-0.2, 0.2, 2)
+    clip[..., :2] = PIXEL * np.round((clip[..., :2] + rng.uniform(-0.2, 0.2, 2)) / PIXEL)
     clip[..., 2] = rng.uniform(0.2, 1.0, clip.shape[:-1])  # the detector's confidence
     return clip.astype(np.float32)
 

@@ -9,10 +9,13 @@ import contextlib
 import copy
 import io
 import logging
+import math
 import warnings
 
 import torch
 from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
+from onnxscript import FLOAT
+from onnxscript import opset20 as op
 from torch import Tensor, nn
 
 from lib.evaluation.predict import predict_batch
@@ -76,6 +79,18 @@ def _with_blocks_as_nodes(model: MDTF) -> MDTF:
     return model
 
 
+def _atan2(y: FLOAT, x: FLOAT) -> FLOAT:
+    """As torch.atan2, but for the sign of zeros. PyTorch's exporter gives a level bone that points
+    to the left (y = 0, x < 0) the angle -π in place of π, and NaN the angle 0."""
+    nothing = op.Constant(value_float=0.0)
+    half_turn = op.Constant(value_float=math.pi)
+    angle = op.Atan(op.Div(y, x))
+    turned = op.Where(op.Less(y, nothing), op.Sub(angle, half_turn), op.Add(angle, half_turn))
+    angle = op.Where(op.Less(x, nothing), turned, angle)
+    is_point = op.And(op.Equal(x, nothing), op.Equal(y, nothing))
+    return op.Where(is_point, nothing, angle)
+
+
 def onnx_graph(model: MDTF, *, flip: bool) -> ModelProto:
     """(B, T, J, 3): x, y on the normalised screen, confidence -> (B, T, J, 3), as predict_batch().
 
@@ -100,6 +115,7 @@ def onnx_graph(model: MDTF, *, flip: bool) -> ModelProto:
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
+                custom_translation_table={torch.ops.aten.atan2.default: _atan2},
                 verbose=False,
             )
     finally:
