@@ -130,7 +130,7 @@ class _Unpickler(pickle.Unpickler):
             return _ADMITTED[module, name]
         except KeyError:
             told = ascii(f"{module}.{name}")[1:-1]  # in one line
-            is_class = re.fullmatch(r"[A-Z]\w*", name)
+            is_class = re.fullmatch(r"[A-Z]\w*|date|datetime|time|timedelta|deque", name)
             if module.partition(".")[0] in _OF_DATA and is_class:
                 raise _Foreign(told) from None
             raise _Refused(told) from None
@@ -159,6 +159,25 @@ def _guarded(path: Path, what: str, remedy: str) -> Iterator[None]:
         raise UserError(f"{path}: damaged or not {what} of arrays; {remedy}") from error
 
 
+# What a file is by its first bytes, in words, and what to do where another one is wanted.
+_KINDS = {
+    b"PK": ("an .npz", "name a file of the other kind, or use the command that reads this one"),
+    b"\x93NUMPY": ("an .npy", "name the file that all arrays are in"),
+    b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip first"),
+    b"\x89HDF": ("an HDF5 file", "save its arrays as the documents describe"),
+    b"\x80": ("a pickle", "name a file of the other kind, or use the command that reads this one"),
+}
+
+
+def refuse_other_kinds(path: Path, wanted: str) -> None:
+    """Raise UserError where a file starts as one of another kind than wanted does."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    for magic, (kind, remedy) in _KINDS.items():
+        if start.startswith(magic) and kind != wanted:
+            raise UserError(f"{path}: {kind}, not {wanted}; {remedy}")
+
+
 def load_pickle(path: str | os.PathLike[str], remedy: str = "get the file again") -> Any:
     """Unpickle a file that holds numpy arrays and plain containers only.
 
@@ -167,6 +186,7 @@ def load_pickle(path: str | os.PathLike[str], remedy: str = "get the file again"
     """
     path = Path(path)
     with _guarded(path, "a pickle", remedy), open(path, "rb") as file:
+        refuse_other_kinds(path, "a pickle")
         return _load(file)
 
 
@@ -182,6 +202,8 @@ def load_npz(
     optional: names that may be absent. Raises UserError as `load_pickle`, or if a name is absent.
     """
     path = Path(path)
+    with _guarded(path, "an .npz", remedy):
+        refuse_other_kinds(path, "an .npz")
     with _guarded(path, "an .npz", remedy), zipfile.ZipFile(path) as archive:
         there = {member.removesuffix(".npy") for member in archive.namelist()}
         absent = [name for name in names if name not in there]

@@ -206,7 +206,13 @@ class ArrayClips:
         self.where, self._door = directory, door
         try:
             self._index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-            folder, self._entry = self._index["arrays"], self._index["splits"][split]
+            splits = self._index["splits"]
+            if split not in splits and set(splits) == {"test"}:
+                raise UserError(
+                    f"{directory}: made from {self._index['made_from']}, which has test videos"
+                    " only; for a training, slice a file with training videos"
+                )
+            folder, self._entry = self._index["arrays"], splits[split]
             if self._index["format"] != FORMAT or Path(folder).name != folder:
                 raise ValueError
             self._folder, self._split = directory / folder, split

@@ -31,6 +31,8 @@ from lib.released_run import ReleasedRun, released_run
 
 LATEST, BEST = "latest_epoch.pth.tr", "best_epoch.pth.tr"
 PREVIOUS, BEST_EMA = "previous_epoch.pth.tr", "best_ema_epoch.pth.tr"
+# Names under which the weights stand in a checkpoint: ours first.
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_pos", "net", "network", "weights")
 PATTERN = "*.pth.tr"
 # The format of the files that our training writes. In format 1, whose files do not say so, the
 # joints of the backward graph's BatchNorm are in the order of its scan.
@@ -126,6 +128,15 @@ def _state(path: Path, value: object, what: str) -> State:
     return without_prefix(value)
 
 
+def _weights_in(raw: Contents) -> Any:
+    """What is under 'model', or under another name that tools give the weights; a bare state dict
+    is itself one. Such wrappers may be nested."""
+    name = next((name for name in WRAPPERS if isinstance(raw.get(name), Mapping)), None)
+    if name is None:
+        return raw.get("model", raw)
+    return _weights_in(raw[name])
+
+
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint, ours or a released one, onto the CPU. Never runs code from the file.
 
@@ -135,8 +146,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not found.is_file():
         raise UserError(f"{path}: no such checkpoint; there: {listing(found.parent, PATTERN)}")
     raw = _read(found)
-    # A bare state dict, as other tools save it, counts as a model.
-    contents = raw.get("model", raw)
+    contents = _weights_in(raw)
     model = _state(found, contents, "'model'")
     if "narrow.0.weight" in model:
         stage = 1

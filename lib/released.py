@@ -17,7 +17,7 @@ RELEASED_FORMS = {
     "output": "absolute",
     "bone_angle": "argmax",
 }
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|model\.|net\.)+")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -111,7 +111,7 @@ def released_names(stage: int, depth: int) -> dict[str, str]:
 
 
 def without_prefix(values: Mapping[str, T]) -> dict[str, T]:
-    """Names without the `module.` and `_orig_mod.` that wrappers of a model put before them."""
+    """Names without what wrappers of a model put before them: `module.`, `_orig_mod.`, `model.`."""
     return {_WRAPPERS.sub("", name): value for name, value in values.items()}
 
 

@@ -64,6 +64,20 @@ def test_old_numpy_spellings_are_read(tmp_path):
     assert load_checkpoint(old).best == 0.5
 
 
+@pytest.mark.parametrize(
+    "names", [("state_dict",), ("model_pos",), ("model", "state_dict"), ("net",)]
+)
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
+def test_weights_in_the_wrappers_of_other_tools(tmp_path, names, prefix):
+    weights = Lifter(H36M, 4, 16, 2).state_dict()
+    content = {prefix + name: value for name, value in weights.items()}
+    for name in reversed(names):
+        content = {"epoch": 7, name: content}
+    torch.save(content, tmp_path / BEST)
+    checkpoint = load_checkpoint(tmp_path / BEST)
+    assert list(checkpoint.model) == list(weights) and checkpoint.epoch == 7
+
+
 def test_a_bare_state_dict_is_a_model(tmp_path):
     torch.save(released_pair()[1], tmp_path / "bare.pth")
     assert load_checkpoint(tmp_path / "bare.pth").stage == 2

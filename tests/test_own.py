@@ -257,6 +257,21 @@ def test_skeletons_by_names_and_by_numbers_are_the_same():
 # --- Mistakes ---------------------------------------------------------------------------------
 
 
+def test_test_sequences_alone_are_enough_for_an_evaluation(tmp_path):
+    arrays = make_arrays(np.random.default_rng(0))
+    kept = {name: value for name, value in arrays.items() if not name.startswith("train/")}
+    np.savez(tmp_path / "own.npz", **kept)
+    assert list(dict(read(tmp_path / "own.npz"))) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"\x1f\x8b1", "compressed by gzip"), (b"\x80\x04.", "a pickle")]
+)
+def test_other_files_are_named_for_what_they_are(tmp_path, content, kind):
+    (tmp_path / "own.npz").write_bytes(content)
+    assert f"own.npz: {kind}, not an .npz" in told(read_joints, tmp_path / "own.npz")
+
+
 def with_nan(array):
     array = array.copy()
     array[3, 2, 0] = np.nan

@@ -1,6 +1,10 @@
 """Whatever numpy writes comes back; whatever could run code or forge memory does not come in."""
 
+import collections
+import datetime
+import fractions
 import os
+import pathlib
 import pickle
 import random
 import subprocess
@@ -50,6 +54,29 @@ def test_arrays_and_containers_come_back(tmp_path, name, protocol):
         assert np.array_equal(found, value)
     else:
         assert found == value
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_dictionaries_of_other_classes_come_back_as_plain_ones(tmp_path, protocol):
+    value = collections.defaultdict(list, a=collections.OrderedDict([("b", 1), ("c", {2, 3})]))
+    found = load_pickle(dump(tmp_path, value, protocol))
+    assert found == {"a": {"b": 1, "c": {2, 3}}}
+    assert type(found) is type(found["a"]) is dict and list(found["a"]) == ["b", "c"]
+
+
+HARMLESS = (
+    datetime.date(2025, 1, 2),
+    pathlib.PurePosixPath("a"),
+    collections.Counter("aab"),
+    fractions.Fraction(1, 3),
+)
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=lambda value: type(value).__name__)
+def test_harmless_classes_are_named_but_no_attack(tmp_path, value):
+    with pytest.raises(UserError, match="only arrays and plain containers are read") as caught:
+        load_pickle(dump(tmp_path, {"train": value}))
+    assert type(value).__name__ in str(caught.value) and "code" not in str(caught.value)
 
 
 def test_code_is_refused_and_not_run(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from data.safe_pickle import load_pickle
 from data.sequences import SPLITS, Sequences, Video
 from lib.arrays import Ints
-from lib.camera import H36M_CAMERAS, H36M_FPS
+from lib.camera import H36M_CAMERAS, H36M_FPS, Camera
 from lib.errors import UserError
 from lib.files import find_path, write_atomic
 from lib.skeleton import H36M
@@ -35,14 +35,20 @@ def read(
 ) -> Iterator[tuple[str, Sequences]]:
     """Yields (split, its videos), so that the caller can free one split before the next.
 
+    Of a file without training videos, which is enough for an evaluation, only the test videos.
     Raises UserError.
     """
     tables = read_tables(path)
-    return ((split, read_split(tables.pop(split), split, path)) for split in splits)
+    return (
+        (split, read_split(tables.pop(split), split, path)) for split in splits if split in tables
+    )
 
 
 def read_tables(path: str | os.PathLike[str]) -> dict[str, Rows]:
-    """The pickle as it is: a table of columns for each split. Raises UserError."""
+    """The pickle as it is: a table of columns for each split, or of the test split alone.
+
+    Raises UserError.
+    """
     found = find_path(path)
     if not found.is_file():
         there = sorted(p.name for p in found.parent.glob("*.pkl")) if found.parent.is_dir() else []
@@ -50,6 +56,8 @@ def read_tables(path: str | os.PathLike[str]) -> dict[str, Rows]:
             f"{path}: no such file (there: {', '.join(there) or 'no .pkl file'}); {REMEDY}"
         )
     tables = load_pickle(found, REMEDY)
+    if isinstance(tables, dict) and isinstance(tables.get("test"), dict) and "train" not in tables:
+        return {"test": tables["test"]}
     for split in SPLITS:
         if not isinstance(tables, dict) or not isinstance(tables.get(split), dict):
             raise UserError(f"{path}: no table {split!r} inside; {REMEDY}")
@@ -73,10 +81,15 @@ def read_split(rows: Rows, split: str, path: str | os.PathLike[str]) -> Sequence
         confidence = np.ones(pixels.shape[:2])
     columns = {"joint_2d": pixels, "joint3d_image": image, "camera_name": camera}
     columns["confidence"] = confidence
+    sizes = _sizes(rows, path)
+    if sizes is not None:
+        columns["width"] = columns["height"] = sizes
     action = factor = millimetres = None
     if split == "test":
         columns["action"] = action = _names(rows, path, "action")
-        columns["2.5d_factor"] = factor = _numbers(rows, path, "2.5d_factor", ())
+        has_axis = _array(rows, path, "2.5d_factor").ndim == 2
+        factor = _numbers(rows, path, "2.5d_factor", (1,) if has_axis else ()).reshape(-1)
+        columns["2.5d_factor"] = factor
         millimetres = _numbers(rows, path, "joints_2.5d_image", (joints, 3))
         columns["joints_2.5d_image"] = millimetres
     for name, column in columns.items():
@@ -84,22 +97,31 @@ def read_split(rows: Rows, split: str, path: str | os.PathLike[str]) -> Sequence
             raise UserError(
                 f"{path}: column {name!r} has {len(column)} rows, 'source' {len(source)}"
             )
-    videos = _videos(source, camera, action, path)
+    videos = _videos(source, camera, action, sizes, path)
     return Sequences(videos, pixels, confidence, image, factor, millimetres)
 
 
 def _videos(
-    source: np.ndarray, camera: np.ndarray, action: np.ndarray | None, path: Path
+    source: np.ndarray,
+    camera: np.ndarray,
+    action: np.ndarray | None,
+    sizes: np.ndarray | None,
+    path: Path,
 ) -> list[Video]:
-    """A video ends where the source changes; camera and action must not change inside one."""
+    """A video ends where the source changes; what is the same in all its frames must be so.
+
+    sizes: (N, 2) of the pictures, if the file has them; else the cameras must be Human3.6M's.
+    """
     starts = np.flatnonzero(np.concatenate([[True], source[1:] != source[:-1]]))
+    _refuse_unsorted(source, starts, path)
     cameras = {str(camera[frame]) for frame in [*starts, *_changes(camera)]}
     unknown = sorted(cameras - set(H36M_CAMERAS))
-    if unknown:
+    if unknown and sizes is None:
         raise UserError(
-            f"{path}: unknown camera {unknown[0]!r}; Human3.6M has {', '.join(H36M_CAMERAS)}"
+            f"{path}: unknown camera {unknown[0]!r}; Human3.6M has {', '.join(H36M_CAMERAS)}; the"
+            " pictures of another one need columns 'width' and 'height'"
         )
-    for name, column in (("camera_name", camera), ("action", action)):
+    for name, column in (("camera_name", camera), ("action", action), ("width, height", sizes)):
         inside: Any = [] if column is None else np.setdiff1d(_changes(column), starts)
         if len(inside):
             raise UserError(
@@ -110,7 +132,7 @@ def _videos(
     return [
         Video(
             name=str(source[start]),
-            camera=H36M_CAMERAS[str(camera[start])],
+            camera=_camera(str(camera[start]), None if sizes is None else sizes[start]),
             action="" if action is None else str(action[start]),
             subject=_subject(str(source[start])),
             fps=H36M_FPS,
@@ -120,9 +142,48 @@ def _videos(
     ]
 
 
+def _refuse_unsorted(source: np.ndarray, starts: Ints, path: Path) -> None:
+    """Raise UserError where a video's rows are not all in one place."""
+    first: dict[str, int] = {}
+    for start in starts.tolist():
+        name = str(source[start])
+        if name in first:
+            raise UserError(
+                f"{path}: the rows of video {name!r} are not together (from row {first[name]} and"
+                f" again from row {start}); sort the rows by video and frame"
+            )
+        first[name] = start
+
+
+def _camera(name: str, size: np.ndarray | None) -> Camera:
+    """One of Human3.6M's, or one of which only the size of its pictures is known."""
+    known = H36M_CAMERAS.get(name)
+    if size is None or (known and known.size == tuple(size.tolist())):
+        return H36M_CAMERAS[name]
+    unknown = (np.nan, np.nan)
+    return Camera(name, (int(size[0]), int(size[1])), focal=unknown, center=unknown)
+
+
+def _sizes(rows: Rows, path: Path) -> np.ndarray | None:
+    """(N, 2) widths and heights of the pictures, None where the file has no such columns."""
+    if "width" not in rows and "height" not in rows:
+        return None
+    sides = []
+    for name in ("width", "height"):
+        has_axis = _array(rows, path, name).ndim == 2
+        column = _numbers(rows, path, name, (1,) if has_axis else ()).reshape(-1)
+        if not ((column >= 1) & (column % 1 == 0)).all():
+            raise UserError(f"{path}: column {name!r} must be whole numbers of pixels, 1 or more")
+        sides.append(column.astype(int))
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(f"{path}: columns 'width' and 'height' differ in length")
+    return np.stack(sides, axis=-1)
+
+
 def _changes(column: np.ndarray) -> Ints:
     """The frames that differ from the one before."""
-    return 1 + np.flatnonzero(column[1:] != column[:-1])
+    differs = column[1:] != column[:-1]
+    return 1 + np.flatnonzero(differs.any(axis=-1) if column.ndim > 1 else differs)
 
 
 def _subject(source: str) -> str:
@@ -166,8 +227,15 @@ def _numbers(rows: Rows, path: Path, name: str, shape: tuple[int | None, ...]) -
 
 
 def _names(rows: Rows, path: Path, name: str) -> np.ndarray:
+    """A column of text; bytes and whole numbers are names too."""
     array = _column(rows, path, name, ())
-    if array.dtype.kind == "O" and all(isinstance(value, str) for value in array):
+    if array.dtype.kind == "O" and all(
+        isinstance(value, str | bytes | int) and not isinstance(value, bool) for value in array
+    ):
+        array = np.array([v.decode("latin-1") if isinstance(v, bytes) else str(v) for v in array])
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "latin-1")
+    if array.dtype.kind in "iu":
         array = array.astype(str)
     if array.dtype.kind != "U":
         raise UserError(f"{path}: column {name!r} holds {array.dtype}, not names")

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from data.safe_pickle import refuse_other_kinds
 from data.sequences import SPLITS, Sequences, Video, join
 from lib.arrays import Floats
 from lib.camera import Camera
@@ -40,7 +41,11 @@ def read(
     """Yields (split, its sequences), labels in metres from the root. Raises UserError."""
     archive = _Archive(path)
     skeleton, names = archive.skeleton(), archive.sequences()
-    return ((split, archive.read_split(split, names[split], skeleton)) for split in splits)
+    return (
+        (split, archive.read_split(split, names[split], skeleton))
+        for split in splits
+        if split in names
+    )
 
 
 def read_joints(path: str | os.PathLike[str]) -> Skeleton:
@@ -57,6 +62,7 @@ class _Archive:
             there = listing(self.path.parent, "*.npz")
             raise UserError(f"{path}: no such file (.npz there: {there}); {HELP}")
         try:
+            refuse_other_kinds(self.path, "an .npz")
             if not zipfile.is_zipfile(self.path):
                 raise ValueError
             self.arrays = np.load(self.path, allow_pickle=False)
@@ -93,7 +99,8 @@ class _Archive:
             raise self.wrong(str(error)) from error
 
     def sequences(self) -> dict[str, list[str]]:
-        """The names of the sequences of each split, in the file's order."""
+        """The names of the sequences of each split, in the file's order. There may be no training
+        split: for an evaluation the test split is enough."""
         found: dict[str, list[str]] = {split: [] for split in SPLITS}
         for name in self.names:
             if name in GLOBAL:
@@ -109,10 +116,9 @@ class _Archive:
                 )
             if sequence not in found[split]:
                 found[split].append(sequence)
-        for split, names in found.items():
-            if not names:
-                raise self.wrong(f"no sequence of the split {split!r} ({split}/NAME/pose_2d …)")
-        return found
+        if not found["test"]:
+            raise self.wrong("no sequence of the split 'test' (test/NAME/pose_2d …)")
+        return {split: names for split, names in found.items() if names}
 
     def read_split(self, split: str, names: Sequence[str], skeleton: Skeleton) -> Sequences:
         parts = [self.read_sequence(f"{split}/{name}", name, skeleton) for name in names]
