@@ -6,8 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import tee
 from threading import Condition, Event
 
+import numpy as np
+
+from demo.looks import describe
 from demo.people import Detector, Found, People, Pose2D
 from demo.tracking import agreement
 from demo.video import Video
@@ -45,6 +49,7 @@ class _Section:
     start: int
     end: int | None
     people: list[Found] = field(default_factory=list)
+    looks: list[np.ndarray] = field(default_factory=list)
     times: "array[float]" = field(default_factory=lambda: array("d"))
     done: bool = False
     successor: "_Section | None" = None  # the section that goes on where this one stops
@@ -101,10 +106,12 @@ class _Detection:
         for _ in range(first):
             if self._stopped.is_set() or not video.skip():
                 return
-        for number, found in enumerate(pose_2d(video.frames()), first):
+        frames, shown = tee(video.frames())
+        for number, (found, frame) in enumerate(zip(pose_2d(frames), shown, strict=False), first):
             if self._stopped.is_set() or self._hands_over(part, number, found):
                 return
             if number >= part.start:
+                part.looks.append(describe(frame, found, pose_2d.layout))
                 with self._changed:
                     part.people.append(found)
                     self._changed.notify_all()
@@ -138,8 +145,10 @@ def detect_people(video: Video, detector: Detector, on_frame: Callable[[], objec
     detection = _Detection(video, detector, on_frame, workers)
     layout = detection.run()
     frames: list[Found] = []
+    looks: list[np.ndarray] = []
     part: _Section | None = detection.parts[0]
     while part is not None:
+        looks += part.looks[len(frames) - part.start :]
         frames += part.people[len(frames) - part.start :]
         part = part.successor
-    return People.of_frames(frames, layout).filmed(video.fps, video.size)
+    return People.of_frames(frames, layout, looks).filmed(video.fps, video.size)

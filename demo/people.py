@@ -64,7 +64,7 @@ class People:
     keypoints: (N, J, 3) float32. frame: (N,), from 0 to F - 1. person: (N,), 1 the first to appear;
     0 everywhere: nobody was followed yet. fps: frames a second, 0: unknown; size: width and height
     of the picture, None: unknown. assumed: what was taken for granted in reading a keypoint file,
-    a sentence each.
+    a sentence each. looks: (N, D) as demo/looks.py describes people, None: unknown.
     """
 
     keypoints: np.ndarray
@@ -75,13 +75,17 @@ class People:
     fps: float = 0.0
     size: tuple[int, int] | None = None
     assumed: tuple[str, ...] = ()
+    looks: np.ndarray | None = None
 
     @classmethod
-    def of_frames(cls, frames: Sequence[Found], layout: Layout) -> "People":
-        """From the people of each frame, not followed yet."""
+    def of_frames(
+        cls, frames: Sequence[Found], layout: Layout, looks: Sequence[np.ndarray] = ()
+    ) -> "People":
+        """From the people of each frame, not followed yet, and maybe how they look."""
         frame = np.repeat(np.arange(len(frames)), [len(found) for found in frames])
         keypoints = np.concatenate([nobody(layout), *frames]).astype(np.float32, copy=False)
-        return cls(keypoints, frame, np.zeros_like(frame), len(frames), layout)
+        seen = np.concatenate(looks) if len(looks) else None
+        return cls(keypoints, frame, np.zeros_like(frame), len(frames), layout, looks=seen)
 
     @classmethod
     def of_array(cls, keypoints: np.ndarray, layout: Layout) -> "People":
@@ -93,7 +97,11 @@ class People:
     def only(self, rows: np.ndarray) -> "People":
         """Some of the sightings; rows: a mask or indices in rising order."""
         return replace(
-            self, keypoints=self.keypoints[rows], frame=self.frame[rows], person=self.person[rows]
+            self,
+            keypoints=self.keypoints[rows],
+            frame=self.frame[rows],
+            person=self.person[rows],
+            looks=None if self.looks is None else self.looks[rows],
         )
 
     def filmed(self, fps: float, size: tuple[int, int] | None = None) -> "People":

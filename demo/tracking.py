@@ -5,7 +5,7 @@ P people, J keypoints; a keypoint is x, y in pixels and a confidence.
 
 from collections import deque
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 
@@ -26,6 +26,14 @@ MIN_AGREEMENT = 0.25
 # time a person was out of sight: after three times UNSURE (seconds) it is twice as large.
 REACH = 0.18
 UNSURE = 0.25
+# How much it counts that people look like those of a track, where several are possible: looks that
+# agree by ALIKE[0] or less are those of somebody else, by ALIKE[1] or more those of the same.
+LOOKS, ALIKE = 0.6, (0.5, 0.95)
+NOT_KNOWN = 0.5  # of somebody who was never seen without others, 0 to 1
+# Somebody who comes back (within seconds) is known by looks so much alike, and so much more than
+# anybody else's.
+REMEMBERED, UNIQUE, MARGIN = 20.0, 0.6, 0.3
+LOOKS_SECONDS = 1.0  # in which a track's looks follow those of its sightings
 # Nobody moves faster (sizes of the box a second) or grows or shrinks more from moment to moment.
 SPEED = 2.0
 GROWTH = 1.5
@@ -65,9 +73,11 @@ def same_person(last: np.ndarray, now: np.ndarray, elapsed: float) -> bool:
 class _Follower:
     """The last sighting of a person, and where they are going."""
 
-    def __init__(self, frame: int, keypoints: np.ndarray, moment: int) -> None:
+    def __init__(
+        self, frame: int, keypoints: np.ndarray, look: np.ndarray | None, moment: int
+    ) -> None:
         """moment: how many sightings the speed is taken from."""
-        self.frame, self.keypoints = frame, keypoints
+        self.frame, self.keypoints, self._look = frame, keypoints, look
         self._steps: deque[np.ndarray] = deque(maxlen=moment)  # (2,) pixels a frame
 
     def see(self, frame: int, keypoints: np.ndarray) -> None:
@@ -77,6 +87,23 @@ class _Follower:
             way = np.median(keypoints[known, :2] - self.keypoints[known, :2], axis=0)
             self._steps.append(way / (frame - self.frame))
         self.frame, self.keypoints = frame, keypoints
+
+    def learn(self, look: np.ndarray, rate: float) -> None:
+        """Remember how somebody looks who is seen without others; not the looks of others."""
+        if self.likeness(look, unknown=1.0) > 0.5:
+            known = look if self._look is None else self._look
+            self._look = known + rate * (look - known)
+
+    def likeness(self, look: np.ndarray | None, unknown: float) -> float:
+        """0 to 1: how much somebody looks like the person; `unknown` where nothing is known."""
+        if look is None or self._look is None:
+            return unknown
+        return float(np.clip((look @ self._look - ALIKE[0]) / (ALIKE[1] - ALIKE[0]), 0, 1))
+
+    @property
+    def trust(self) -> float:
+        """0 to 1: a track of a few sightings may be a false alarm beside somebody real."""
+        return (1 + len(self._steps)) / (1 + (self._steps.maxlen or 0))
 
     def absence(self, frame: int) -> int:
         """How many frames without a sighting lie before `frame`."""
@@ -100,10 +127,15 @@ class Tracker:
         self._patience = max(1, round(PATIENCE * fps))
         self._moment = max(1, round(MOMENT * fps))
         self._unsure = UNSURE * fps
+        self._remembered = REMEMBERED * fps
+        self._rate = min(1.0, 1 / (LOOKS_SECONDS * fps))
         self._frame = -1
 
-    def update(self, people: Found) -> list[int]:
-        """The number of each person in the next frame, 0 the first to appear."""
+    def update(self, people: Found, looks: np.ndarray | None = None) -> list[int]:
+        """The number of each person in the next frame, 0 the first to appear.
+
+        looks: (P, D) of demo/looks.py, where they are known.
+        """
         self._frame += 1
         alive = {
             index: person
@@ -111,18 +143,33 @@ class Tracker:
             if person.absence(self._frame) < self._patience
         }
         numbers: dict[int, int] = {}
-        self._join(people, {i: p.expected(self._frame) for i, p in alive.items()}, numbers)
+        expected = {i: p.expected(self._frame) for i, p in alive.items()}
+        self._join(people, looks, expected, numbers)
         # A person who is not at the expected place may have stopped.
-        self._join(people, {i: p.keypoints for i, p in alive.items()}, numbers)
+        self._join(people, looks, {i: p.keypoints for i, p in alive.items()}, numbers)
+        if looks is not None:
+            self._return(looks, numbers)
+        alone = _alone(people)
         for number, keypoints in enumerate(people):
+            look = None if looks is None else looks[number]
             if number in numbers:
-                self._people[numbers[number]].see(self._frame, keypoints)
+                person = self._people[numbers[number]]
+                person.see(self._frame, keypoints)
+                if look is not None and alone[number]:
+                    person.learn(look, self._rate)
             else:
                 numbers[number] = len(self._people)
-                self._people.append(_Follower(self._frame, keypoints, self._moment))
+                first = look if alone[number] else None
+                self._people.append(_Follower(self._frame, keypoints, first, self._moment))
         return [numbers[number] for number in range(len(people))]
 
-    def _join(self, people: Found, places: dict[int, np.ndarray], numbers: dict[int, int]) -> None:
+    def _join(
+        self,
+        people: Found,
+        looks: np.ndarray | None,
+        places: dict[int, np.ndarray],
+        numbers: dict[int, int],
+    ) -> None:
         """Adds to numbers (person -> track) the pairs of those still free, the best first.
 
         places: where the people of the tracks are thought to be, (J, 3) each.
@@ -133,12 +180,40 @@ class Tracker:
             doubt = np.sqrt(1 + absence / self._unsure)
             for number, person in enumerate(people):
                 score = agreement(place, person, REACH * doubt)
+                like = 1.0
+                if looks is not None:
+                    like = self._people[index].likeness(looks[number], unknown=NOT_KNOWN)
+                like *= self._people[index].trust
                 # People seen a moment ago go first; the others are looked for in a wide area.
-                pairs.append((score / doubt, score, index, number))
+                order = score / doubt * (1 - LOOKS + LOOKS * like)
+                pairs.append((order, score, index, number))
         for _, score, index, number in sorted(pairs, reverse=True):
             free = index not in numbers.values() and number not in numbers
             if free and score >= MIN_AGREEMENT:
                 numbers[number] = index
+
+    def _return(self, looks: np.ndarray, numbers: dict[int, int]) -> None:
+        """Adds to numbers those of the people still free who look like one track and no other."""
+        for number, look in enumerate(looks):
+            alike = {i: person.likeness(look, unknown=0.0) for i, person in enumerate(self._people)}
+            if number in numbers or not alike:
+                continue
+            best, *others = sorted(alike, key=lambda i: -alike[i])
+            gone = self._people[best].absence(self._frame)
+            unique = all(alike[other] <= alike[best] - MARGIN for other in others)
+            free = best not in numbers.values() and gone < self._remembered
+            if free and unique and alike[best] >= UNIQUE:
+                numbers[number] = best
+
+
+def _alone(people: Found) -> np.ndarray:
+    """(P,) whose box does not overlap another's: what is seen there is theirs."""
+    boxes = [bounding_box(person) for person in people]
+    alone = np.ones(len(people), dtype=bool)
+    for (i, a), (j, b) in combinations(enumerate(boxes), 2):
+        if (np.maximum(a[:2], b[:2]) < np.minimum(a[2:], b[2:])).all():
+            alone[[i, j]] = False
+    return alone
 
 
 def follow(people: People) -> People:
@@ -151,7 +226,11 @@ def follow(people: People) -> People:
     fps = people.fps or ASSUMED_FPS
     tracker = Tracker(fps)
     borders = np.searchsorted(people.frame, np.arange(people.num_frames + 1))
-    numbers = (tracker.update(people.keypoints[a:b]) for a, b in pairwise(borders))
+    looks = people.looks
+    numbers = (
+        tracker.update(people.keypoints[a:b], None if looks is None else looks[a:b])
+        for a, b in pairwise(borders)
+    )
     person = np.fromiter(chain.from_iterable(numbers), dtype=int)
     is_long = np.bincount(person) >= MIN_SECONDS * fps
     real = is_long[person] if is_long.any() else np.ones(len(person), dtype=bool)

@@ -195,3 +195,47 @@ def test_two_people_do_not_share_a_track():
     detections = [person(0)[None]] * 10 + [np.stack([person(0), person(15)])] * 10
     frames = [one.frame.tolist() for one in each(followed(detections))]
     assert frames == [list(range(20)), list(range(10, 20))]
+
+
+RED, BLUE = np.eye(4, dtype=np.float32)[:2]
+ALIKE = np.sqrt(np.array([0.9, 0.1, 0, 0], dtype=np.float32))  # nearly red
+
+
+def dressed(sightings: list[list[tuple[np.ndarray, np.ndarray]]]) -> People:
+    """Followed: in each frame the keypoints and the looks of those who are seen."""
+    frames = [np.stack([keypoints for keypoints, _ in row]) for row in sightings]
+    looks = [np.stack([look for _, look in row]) for row in sightings]
+    return follow(People.of_frames(frames, COCO_17, looks).filmed(25.0, (640, 480)))
+
+
+def test_people_who_meet_and_turn_back_are_told_apart_by_their_looks():
+    """By their ways alone they would have passed each other: one hides the other for 0.6 s."""
+    sightings = []
+    for t in range(100):
+        left = (person(3.0 * min(t, 99 - t), 100), RED)
+        right = (person(300 - 3.0 * min(t, 99 - t), 100), BLUE)
+        sightings.append([left] if 42 <= t < 57 else [left, right])
+    people = dressed(sightings)
+    assert people.numbers.tolist() == [1, 2]
+    is_red = people.looks @ RED > 0.9
+    assert (people.person[is_red] == 1).all() and (people.person[~is_red] == 2).all()
+
+
+@pytest.mark.parametrize(("other", "known"), [(BLUE, True), (ALIKE, False)])
+def test_who_comes_back_late_is_known_by_looks_that_nobody_else_has(other, known):
+    """Away for four seconds, back at the other side; somebody else stays in the picture."""
+    stays = (person(300, 300), other)
+    sightings = [
+        [stays] + ([(person(0), RED)] if t < 30 else [(person(500), RED)] if t >= 130 else [])
+        for t in range(160)
+    ]
+    people = dressed(sightings)
+    above = people.keypoints[:, 0, 1] < 200
+    first, back = (people.person[(people.frame == frame) & above] for frame in (10, 150))
+    assert (back == first) == known
+
+
+def test_looks_do_not_lose_somebody_who_is_alone():
+    """Out of the sun into the shade: other colours, the same person."""
+    sightings = [[(person(2.0 * t), RED if t < 20 else BLUE)] for t in range(40)]
+    assert dressed(sightings).numbers.tolist() == [1]
