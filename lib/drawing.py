@@ -18,6 +18,7 @@ from lib.skeleton import H36M, Skeleton
 BACKGROUND = (250, 248, 246)  # BGR, as everything OpenCV draws
 GRID = (214, 208, 202)
 SHADOW = (226, 221, 216)
+TRAIL = (205, 170, 120)
 UNSEEN = (170, 170, 170)
 TEXT = (110, 100, 92)
 
@@ -105,16 +106,16 @@ class Room:
         view: View,
         skeleton: Skeleton = H36M,
     ) -> None:
-        """centre: (3,), what the viewer turns around, and radius around it, in mm; size: of the
-        panel, (width, height) in pixels.
+        """centre: (3,), what the viewer turns around, and radius around it, in mm; the centre may
+        be changed between two pictures. size: of the panel, (width, height) in pixels.
         """
-        self._centre, self._radius, self.size, self._view = centre, radius, size, view
+        self.centre, self._radius, self.size, self._view = centre, radius, size, view
         self._skeleton = skeleton
         # Fits the ball of that radius into the panel, seen in perspective.
         self._focal = 0.5 * min(size) * np.sqrt(DISTANCE**2 - 1)
         self._thickness = max(2, round(min(size) / 130))
-        # The floor as last drawn, and from which azimuth; in a turning view only the background.
-        self._floor: tuple[float | None, Frame] = (
+        # The floor as last drawn, and from where; in a turning view only the background.
+        self._floor: tuple[tuple[float, ...] | None, Frame] = (
             None,
             np.full((size[1], size[0], 3), BACKGROUND, dtype=np.uint8),
         )
@@ -138,7 +139,7 @@ class Room:
     def project(self, points: Floats, azimuth: float) -> tuple[Floats, Floats]:
         """World points (..., 3) -> pixels (..., 2), and depths (...)."""
         turn, tilt = np.deg2rad(azimuth), np.deg2rad(ELEVATION)
-        x, y, z = np.moveaxis((points - self._centre) / self._radius, -1, 0)
+        x, y, z = np.moveaxis((points - self.centre) / self._radius, -1, 0)
         right = np.cos(turn) * x - np.sin(turn) * y
         away = np.sin(turn) * x + np.cos(turn) * y
         depth = DISTANCE + np.cos(tilt) * away - np.sin(tilt) * z
@@ -149,10 +150,12 @@ class Room:
     def _draw_floor(self, panel: Frame, azimuth: float) -> None:
         cached, background = self._floor
         panel[:] = background
-        if cached == azimuth:
+        here = (azimuth, *self.centre.tolist())
+        if cached == here:
             return
+        panel[:] = BACKGROUND
         steps = int(np.ceil(self._radius / GRID_MM))
-        middle = np.round(self._centre[:2] / GRID_MM) * GRID_MM
+        middle = np.round(self.centre[:2] / GRID_MM) * GRID_MM
         reach, across = steps * GRID_MM, np.arange(-steps, steps + 1) * GRID_MM
         ends = np.array([[[a, -reach], [a, reach]] for a in across])  # (lines, 2, 2)
         ends = np.concatenate([ends, ends[..., ::-1]]) + middle
@@ -160,12 +163,25 @@ class Room:
         for start, end in _fixed(grid).tolist():
             cv2.line(panel, start, end, GRID, 1, cv2.LINE_AA, SUBPIXEL_BITS)
         if not self._view.turning:
-            self._floor = (azimuth, panel.copy())
+            self._floor = (here, panel.copy())
 
-    def draw(self, panel: Frame, poses: Floats, seen: NDArray[np.bool_], seconds: float) -> None:
-        """Fill a panel. poses: (P, J, 3) world mm; seen: (P, J) bool."""
+    def draw(
+        self,
+        panel: Frame,
+        poses: Floats,
+        seen: NDArray[np.bool_],
+        seconds: float,
+        trails: Iterable[Floats] = (),
+    ) -> None:
+        """Fill a panel. poses: (P, J, 3) world mm; seen: (P, J) bool; trails: lines on the floor,
+        (N, 2) each.
+        """
         azimuth = self._view.at(seconds)
         self._draw_floor(panel, azimuth)
+        for level in trails:
+            line, _ = self.project(np.concatenate([level, np.zeros_like(level[:, :1])], 1), azimuth)
+            thin = max(1, self._thickness // 2)
+            cv2.polylines(panel, [_fixed(line)], False, TRAIL, thin, cv2.LINE_AA, SUBPIXEL_BITS)
         shadows, _ = self.project(poses * [1, 1, 0], azimuth)
         for fixed in _fixed(shadows):
             for parent, child in self._skeleton.bones:

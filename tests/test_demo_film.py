@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from demo.export.film import SideBySide, write_film
+from demo.export.focus import Focus, trail
 from demo.poses import Poses
 from demo.video import Video
-from lib.drawing import Room, View, draw_2d
+from lib.drawing import TRAIL, Room, View, draw_2d
 from lib.errors import UserError
 from lib.film import Film
 from lib.skeleton import H36M
+from tests.demo_samples import standing
 from tests.media import RATE, encode, loudness
 
 
@@ -168,6 +170,50 @@ def test_a_room_shows_what_is_nearer_larger_and_up_above():
     pixels, depth = room.project(points, 0.0)
     assert pixels[1, 0] - pixels[0, 0] > pixels[3, 0] - pixels[2, 0]  # y away: farther, smaller
     assert depth[2] > depth[0]
+
+
+def going(metres: float, frames: int = 60) -> Poses:
+    """Somebody of 1.75 m who goes away from the camera and to the right."""
+    poses = some_poses(frames, (320, 360))
+    poses.pose_world[:] = standing(frames)
+    poses.pose_world[..., 2] += 900
+    way = 1000 * metres * np.linspace(0, 1, frames)
+    poses.pose_world[..., 0] += (0.6 * way)[:, None]
+    poses.pose_world[..., 1] += (0.8 * way)[:, None]
+    return poses
+
+
+@pytest.mark.parametrize("metres", [0.0, 0.5, 4.0, 15.0])
+def test_the_viewer_goes_along_with_those_who_walk(metres):
+    """Who goes far is followed and seen whole and large; who stays is seen from one place."""
+    poses = going(metres)
+    focus = Focus.of(poses)
+    assert (np.ptp(focus.middle[:, :2], axis=0).max() > 0) == (metres > 1)
+    room = Room(focus.middle[0], focus.radius, (360, 360), View(20.0, turning=False))
+    for frame in range(poses.num_frames):
+        room.centre = focus.middle[frame]
+        pixels, _ = room.project(poses.pose_world[0, frame], 20.0)
+        assert (pixels > 0).all() and (pixels < 360).all()
+        assert np.ptp(pixels[:, 1]) > 90  # of 360
+
+
+def test_the_floor_passes_by_and_keeps_the_way():
+    """The same pose in two places: the grid and the line on the floor differ, in a fixed view."""
+    poses = going(6.0)
+    picture = SideBySide(poses, View(0.0, turning=False))
+    first, last = (picture.draw(blank(), frame)[:, 320:].copy() for frame in (0, 59))
+    assert (first != last).any()
+    color = np.array(TRAIL)
+    lines = [(np.abs(room.astype(int) - color).max(axis=-1) < 8).sum() for room in (first, last)]
+    assert lines[0] < 5 < 15 < lines[1]
+
+
+def test_a_trail_begins_anew_where_somebody_comes_again():
+    poses = some_poses(40, (320, 180))
+    poses.keypoints_2d[..., 2] = 1
+    poses.keypoints_2d[:, :5, :, 2] = 0
+    line = trail(poses, 0, 19)  # every 0.1 s, that is each second frame
+    np.testing.assert_array_equal(line, poses.pose_world[0, [5, 7, 9, 11, 13, 15, 17, 19], 0, :2])
 
 
 def test_the_film_keeps_the_videos_time():

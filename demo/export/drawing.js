@@ -105,7 +105,8 @@ export class Room {
     return [width / 2 + right * focal / depth, height / 2 - up * focal / depth, depth];
   }
 
-  // people: { place: joint -> [x, y, z] in mm, seen: joint -> bool } each.
+  // people: { place: joint -> [x, y, z] in mm, seen: joint -> bool } each, and trail: a line of
+  // [x, y] on the floor, or none.
   draw(people) {
     const [g, width, height] = fit(this.canvas), step = 250, n = Math.ceil(this.radius / step);
     const [x0, y0] = this.middle.map(value => Math.round(value / step) * step);
@@ -117,6 +118,12 @@ export class Room {
     }
     const thick = Math.max(2, Math.min(width, height) / 130) * Math.sqrt(this.view.zoom);
     const shade = isDark() ? color => `color-mix(in srgb, ${color} 65%, white)` : undefined;
+    for (const { trail = [] } of people) {
+      g.strokeStyle = css(this.canvas, "--trail"); g.lineWidth = thick / 2;
+      g.beginPath();
+      for (const [x, y] of trail) g.lineTo(...this.project([x, y, 0]).slice(0, 2));
+      g.stroke();
+    }
     for (const { place, seen } of people) {
       g.strokeStyle = css(this.canvas, "--shadow"); g.lineWidth = thick;
       for (const bone of this.figure.bones) {

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from demo.export.focus import Focus, trail
 from demo.poses import Poses
 from demo.video import Video, ahead, blank_frames
 from lib.drawing import FONT, TEXT, Room, View, draw_2d
@@ -28,7 +29,8 @@ class SideBySide:
         self._left = (max(2, round(width * self._scale / 2) * 2), film_height)
         # As wide as the shorter side of the picture, for a person is rarely wider than tall.
         panel = (max(min(self._left), self.MIN_HEIGHT // 2) // 2 * 2, film_height)
-        self._room = Room.around(poses.pose_world, panel, view)
+        self._focus = Focus.of(poses)
+        self._room = Room(self._focus.middle[0], self._focus.radius, panel, view)
         self._poses = poses
         self.size = (self._left[0] + panel[0], film_height)
         self._picture = np.empty((film_height, self.size[0], 3), dtype=np.uint8)
@@ -48,7 +50,10 @@ class SideBySide:
         for number, person in zip(poses.persons[present], keypoints, strict=True):
             draw_2d(left, person * [self._scale, self._scale, 1], str(number) if several else "")
         seconds = index / poses.fps
-        self._room.draw(right, poses.pose_world[present, index], keypoints[..., 2] > 0, seconds)
+        self._room.centre = self._focus.middle[index]
+        trails = [trail(poses, row, index) for row in np.flatnonzero(present).tolist()]
+        people, seen = poses.pose_world[present, index], keypoints[..., 2] > 0
+        self._room.draw(right, people, seen, seconds, trails)
         place = (12, right.shape[0] - 14)
         cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
         return self._picture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from demo.export.focus import TRAIL_SECONDS, Focus
 from demo.poses import Poses
 from lib.files import write_atomic
 from lib.skeleton import H36M
@@ -21,6 +22,7 @@ STEPS = 10_000
 def write_page(path: Path, poses: Poses) -> None:
     """Raises UserError where it cannot be written."""
     pixel = max(poses.size) / STEPS
+    focus = Focus.of(poses)
     data = {
         "names": H36M.names,
         "parents": H36M.parents,
@@ -31,6 +33,9 @@ def write_page(path: Path, poses: Poses) -> None:
         "persons": poses.persons.tolist(),
         "pixel": pixel,
         "world": _int16(poses.pose_world),  # mm
+        "middle": _int16(focus.middle),
+        "radius": focus.radius,
+        "step": max(1, round(TRAIL_SECONDS * poses.fps)),
         "flat": _int16(poses.keypoints_2d[..., :2] / pixel),
         # Rounded up: only what was not seen at all may read 0.
         "confidence": _base64(np.ceil(np.clip(poses.confidence, 0, 1) * 255).astype(np.uint8)),
