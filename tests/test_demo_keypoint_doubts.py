@@ -18,6 +18,8 @@ from tests.keypoint_samples import (
     FRAMES,
     HALPE,
     NAMES,
+    OPENPOSE,
+    PICTURE,
     ROWS,
     SIZE,
     TWO,
@@ -72,6 +74,36 @@ def test_the_first_images_may_show_nobody(tmp_path):
     beside = read_keypoints(path, video_frames=30 + FRAMES)
     assert beside.frame.tolist() == list(range(30, 30 + FRAMES))
     assert beside.num_frames == 30 + FRAMES
+
+
+def test_images_out_of_the_middle_of_a_video(tmp_path):
+    people = read_keypoints(str(js(alphapose(CLIP, first=130))(tmp_path)), video_frames=400)
+    assert people.frame.tolist() == list(range(130, 130 + FRAMES))
+    cut_out = read_keypoints(str(js(alphapose(CLIP, first=130))(tmp_path)), video_frames=FRAMES)
+    assert cut_out.frame.tolist() == list(range(FRAMES))
+
+
+def test_a_file_beside_those_of_the_images_is_none(tmp_path):
+    folder_of("v_{:012d}_keypoints.json", [
+        {"people": [{"pose_keypoints_2d": flat(one)}]} for one in OPENPOSE])(tmp_path)  # fmt: skip
+    (tmp_path / "info.json").write_text('{"fps": 25}')
+    people = read_keypoints(str(tmp_path))
+    check(people, OPENPOSE, range(FRAMES))
+    assert people.assumed == ("info.json is left out, it has no people",)
+
+
+def test_keypoints_that_a_person_lacks_are_unseen(tmp_path):
+    missing = np.zeros((FRAMES, 17), dtype=bool)
+    missing[4, 9] = missing[5:8, 0] = True
+    frames = [
+        {"frame": f, "keypoints": [
+            {"name": NAMES[j], "x": x, "y": y, "score": c}
+            for j, (x, y, c) in enumerate(one.tolist()) if not missing[f, j]
+        ]}
+        for f, one in enumerate(CLIP)
+    ]  # fmt: skip
+    people = read_keypoints(str(js(frames)(tmp_path)))
+    check(people, CLIP, range(FRAMES), missing)
 
 
 def test_every_nth_image_is_filled_between_and_said(tmp_path):
@@ -141,6 +173,7 @@ def test_whole_pixels_and_people_who_stand_still_are_no_marks(tmp_path):
         (npz(keypoints=CLIP, layout="coco17", size=SIZE), (640, 640), "640x640 is taken"),
         (npz(keypoints=CLIP[..., [1, 0, 2]], layout="coco17"), SIZE, "x and y exchanged"),
         (npz(keypoints=CLIP * [1, -1, 1] + [0, 480, 0], layout="coco17"), SIZE, "y point up"),
+        (npz(keypoints=with_places(CLIP, lambda xy: xy / 2)), SIZE, "of a smaller picture"),
         (npz(keypoints=CLIP, layout="h36m17"), SIZE, "look like coco17, not like h36m17"),
         (npz(keypoints=CLIP[[0, 12, 25, 39]] + 150 * np.arange(4)[:, None, None] * [1, 0, 0],
              layout="coco17"), SIZE, "several people of one image"),
@@ -228,6 +261,14 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "columns that name nothing": (table(["time", "a", "b"], [[0, 1, 2]]), "time, a, b"),
     "a size of 0": (npz(keypoints=CLIP, size=(0, 9)), "0x9 is no image size"),
     "a size of words": (js({"keypoints": CLIP.tolist(), "size": "large"}), "not a number or a"),
+    "percent of the picture": (js(alphapose(with_places(CLIP, lambda xy: xy / PICTURE * 100))),
+                               "percent of it"),
+    "MoveNet's y, x": (npz(output=shares(CLIP)[:, None, None][..., [1, 0, 2]]), "MoveNet"),
+    "complex numbers": (npz(keypoints=CLIP * 1j), "complex128 are not numbers"),
+    "nowhere": (npz(keypoints=np.zeros((5, 17, 2)), layout="coco17"), "nobody is in it"),
+    "everywhere -1": (npz(keypoints=np.full((5, 17, 2), -1.0), layout="coco17"), "nobody is in it"),
+    "labels and more": (folder_of("{}.txt", ["0 0.5 0.5 0.1 0.1 " + "0.5 " * 51, "person"]),
+                        "1.txt has no labels"),
     "labelme": (js({"version": "5", "shapes": [{"label": "nose", "points": [[1, 2]]}]}),
                 "'version', 'shapes'"),
     "a C3D table": (text("PathFileType\t4\n60\t60\nFrame#\tTime\tHip\n", "a.trc"), "cells|column"),
@@ -255,11 +296,15 @@ REFUSED: dict[str, tuple[Write, str]] = {
 }  # fmt: skip
 
 
+WITHOUT_SIZE = ("shares without a size", "a size of 0")
+
+
 @pytest.mark.parametrize("form", REFUSED)
 def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, form):
     write, told = REFUSED[form]
+    size = None if form in WITHOUT_SIZE else SIZE
     with pytest.raises(UserError, match=told) as caught:
-        read_keypoints(str(write(tmp_path)))
+        read_keypoints(str(write(tmp_path)), size=size)
     assert "\n" not in str(caught.value)
 
 

@@ -85,6 +85,10 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "JSON lines, called .json": (
         text("\n".join(json.dumps({"frame": f + 1, "predictions": [{"keypoints": flat(one)}]})
                        for f, one in enumerate(CLIP))), ""),
+    "JSON in JSON": (js([json.dumps([{"keypoints": one.tolist()}]) for one in CLIP]), ""),
+    "arrays of text": (npz(keypoints=CLIP.astype(str)), "as coco17"),
+    "the size in a table": (js({"layout": "COCO", "keypoints": CLIP.tolist(),
+                                "size": {"width": 864, "height": 480}}), ""),
     # places
     "shares": (js(alphapose(shares(CLIP))), "shares of the picture"),
     "-1 to 1, in the width's unit": (npz(keypoints=width_unit, layout="coco17"), "same unit"),
@@ -150,6 +154,20 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
                                          for f, one in enumerate(CLIP)]}), ""),
     "keypoints by name in a frame": (js([{"frame": f, **named(one, order)}
                                          for f, one in enumerate(CLIP)]), ""),
+    "frames and people in tables": (js({"width": 864, "height": 480, "frames": {
+        str(f): {"persons": [{"id": 1, "keypoints": flat(one)}]} for f, one in enumerate(CLIP)}}),
+        ""),
+    "people called keypoints": (js([
+        {"frame_idx": f, "keypoints": [
+            {"keypoints": [one[:, :2].tolist()], "scores": [one[:, 2].tolist()]}]}
+        for f, one in enumerate(CLIP)]), ""),
+    "people by number in a frame": (js({str(f): {"1": one.tolist()} for f, one in enumerate(CLIP)}),
+                                    "as coco17"),
+    "names of a category": (js({
+        "images": [{"id": f, "file_name": f"{f}.jpg"} for f in range(FRAMES)],
+        "annotations": [{"image_id": f, "category_id": 1, "keypoints": flat(one)}
+                        for f, one in enumerate(CLIP[:, order])],
+        "categories": [{"id": 1, "keypoints": [NAMES[joint] for joint in order]}]}), ""),
     "Sapiens": (folder_of("{:04d}.json", [
         {"meta_info": {"keypoint_id2name": dict(enumerate(NAMES))}, "instance_info": [mmpose(one)]}
         for one in CLIP]), ""),
@@ -164,6 +182,12 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
         "shares of the picture"),
     # tables
     "named columns": (table(["frame", *COLUMNS], ROWS), ""),
+    "comment, end of line": (
+        table(["# 25 fps\nframe", *COLUMNS], [[*row, ""] for row in ROWS]), ""),
+    "pandas": (table(["", *COLUMNS], ROWS), ""),
+    "pandas with two headers": (table(
+        ["", *[n for n in NAMES for _ in range(3)]],
+        [["", *["x", "y", "conf"] * 17], ["frame", *[""] * 51], *ROWS]), ""),
     "semicolons": (table(["Frame", *COLUMNS], ROWS, ";", "utf-16"), ""),
     "tabs, capitals": (table(["FRAME", *[c.upper() for c in COLUMNS]], ROWS, "\t", "utf-8-sig"),
                        ""),

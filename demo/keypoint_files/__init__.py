@@ -62,8 +62,9 @@ def _read(sightings: Sightings, path: str, wanted: Layout | None) -> None:
 
 
 def _as_array(value: object) -> object:
-    """A full table of numbers in JSON as an array; anything else as it is."""
-    if not isinstance(value, list) or not value or not isinstance(value[0], list):
+    """A full table of numbers, in JSON or as text, as an array; anything else as it is."""
+    is_text = isinstance(value, np.ndarray) and value.dtype.kind in "US"
+    if not is_text and not (isinstance(value, list) and value and isinstance(value[0], list)):
         return value
     try:
         array = np.asarray(value, dtype=float)
@@ -116,6 +117,8 @@ def _people(
     for row in order:
         kept.setdefault((int(frame[row]), points[row].tobytes()), int(row))
     rows = list(kept.values())
+    if not rows:
+        raise sightings.wrong("nobody is in it: no keypoint has a place that can be one")
     if len(rows) < len(order):
         sightings.assumed.append(f"{len(order) - len(rows)} people are there twice and kept once")
     return People(

@@ -63,6 +63,7 @@ def read_arrays(
     scores = _scores(table, keypoints.shape[:-1])
     if scores is not None:
         keypoints, columns = _joined(keypoints, scores)
+    sightings.of_array = True
     _add(sightings, keypoints, columns, frames)
     return True
 

@@ -21,6 +21,8 @@ FEWEST = 10.0
 NEGATIVE = 0.1
 # Confidences a little above 1 are those of heatmaps; from PERCENT on, they are percent.
 ABOVE_ONE, PERCENT = 1.5, 10.0
+MOVENET = 17  # keypoints
+SMALL_PICTURE = 300  # pixels of the shorter side of one that a person of 100 may fill
 OUTSIDE = 0.05  # of the points, that is said
 FARTHEST_STEP = 0.5  # of a person, in sizes, from frame to frame
 BONES_VARY = 0.25  # in their length with a depth, against without it, or they are of 3D poses
@@ -61,7 +63,7 @@ def confidences(sightings: Sightings, keypoints: np.ndarray) -> np.ndarray:
             "every confidence is 0, so nothing was found; if the places are right, leave the"
             " confidences out"
         )
-    if sightings.visibility or (top == 2 and np.isin(numbers, (0, 1, 2)).all()):
+    if (sightings.visibility or top == 2) and np.isin(numbers, (0, 1, 2)).all():
         if not sightings.visibility:
             sightings.assumed.append("confidences 0, 1 and 2 are COCO's: all above 0 are seen")
         return (numbers > 0).astype(float)
@@ -150,6 +152,7 @@ def to_pixels(
             f"{spread} are shares of the picture, not pixels; give its size, --size 1280x720, or"
             " the --video"
         )
+    sightings.in_shares = True
     scale = np.array(size, dtype=float)
     in_words = f"{size[0]}x{size[1]}"
     if negative <= NEGATIVE:
@@ -195,10 +198,25 @@ def resolve_size(sightings: Sightings, given: Size | None) -> tuple[Size | None,
 def question_picture(
     sightings: Sightings, places: np.ndarray, confidence: np.ndarray, size: Size | None
 ) -> None:
-    """Say where many points lie outside of the picture."""
+    """Say where many points lie outside of the picture, or all in a corner.
+
+    Raises UserError where they can hardly be pixels.
+    """
     points = places[confidence > 0]
     if size is None or not len(points):
         return
+    high = points.max(axis=0)
+    few = len(np.unique(points, axis=0)) < 3  # of which nothing can be told
+    if high.max() <= 100 and min(size) >= SMALL_PICTURE and not few:
+        raise sightings.wrong(
+            f"all points lie within 100x100 of {size[0]}x{size[1]}; are they percent of it? give"
+            " pixels, or shares from 0 to 1"
+        )
+    if (high <= np.array(size) / 2).all():
+        sightings.assumed.append(
+            f"all points lie in the upper left {high[0]:.0f}x{high[1]:.0f} of {size[0]}x{size[1]};"
+            " are they of a smaller picture (--size)?"
+        )
     outside = _share_outside(points, size)
     if outside <= OUTSIDE:
         return
@@ -250,6 +268,11 @@ def question_posture(
     if len(trunk) < 10:
         return
     if (np.abs(trunk[:, 0]) > 2 * np.abs(trunk[:, 1])).mean() > MOST:
+        if sightings.of_array and sightings.in_shares and layout.num_keypoints == MOVENET:
+            raise sightings.wrong(
+                "people lie on their side throughout, as in MoveNet's output, which is y, x,"
+                " confidence in shares of the picture; exchange x and y, or give pixels"
+            )
         sightings.assumed.append(
             "people lie on their side almost throughout; are x and y exchanged?"
         )

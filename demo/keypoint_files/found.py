@@ -48,7 +48,7 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((1, int(p[:4000]), "") if p.isdecimal() else (0, 0, p) for p in parts if p)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Points:
     """The keypoints of P people: numbers (P, J, C), and what the columns are.
 
@@ -106,7 +106,9 @@ def _is_number(value: object) -> bool:
 
 
 def _pair(value: object) -> object:
-    """(1280, 720) of '1280x720'; anything else as it is."""
+    """(1280, 720) of '1280x720' or of a table; anything else as it is."""
+    if isinstance(value, Mapping):
+        return next(([value[w], value[h]] for w, h in _SIDES if w in value and h in value), value)
     return re.split("[xX*,]", value) if isinstance(value, str) else value
 
 
@@ -141,7 +143,7 @@ class Sightings:
         self.person: list[int] = []  # of each sighting; 0: the file does not follow people
         self.numbers: list[np.ndarray] = []  # of each sighting, (J, C)
         self.columns = ""
-        self.names: tuple[str, ...] = ()
+        self._names: list[tuple[str, ...]] = []  # of each sighting
         # The layout of the program's files where the number of keypoints leaves it open.
         self.usual: Layout | None = None
         # Whether -1 to 1 is the range of x and of y alike. Else x / width * 2 - 1, and y with the
@@ -149,6 +151,7 @@ class Sightings:
         self.range_of_each_axis = False
         self.visibility = False  # COCO's 0, 1, 2: not labelled, hidden, visible
         self.without_pose = 0
+        self.of_array = self.in_shares = False  # for what only some programs write
         self.loose = False  # people who are frames for want of the names of their images
         self.assumed: list[str] = []  # said to the user, a sentence each
 
@@ -159,22 +162,36 @@ class Sightings:
         """People of one image. Raises UserError: their keypoints differ from those before."""
         self.images[image] = None
         for numbers in points.numbers:
-            if self.numbers and numbers.shape[0] != self.numbers[0].shape[0]:
+            if self.numbers and len(numbers) != len(self.numbers[0]) and not points.names:
                 raise self.wrong(
                     f"{len(numbers)} keypoints a person in {image!r}, {len(self.numbers[0])}"
                     " before; give files of one kind"
                 )
-            if self.numbers and (self.columns, self.names) != (points.columns, points.names):
+            if self.numbers and (
+                self.columns != points.columns or bool(self._names[0]) != bool(points.names)
+            ):
                 raise self.wrong(f"the keypoints in {image!r} are of another kind than before")
-            self.columns, self.names = points.columns, points.names
+            self.columns = points.columns
+            self._names.append(points.names)
             self.numbers.append(numbers)
             self.image.append(image)
             self.person.append(person)
 
     @property
     def array(self) -> np.ndarray:
-        """(N, J, C) float64."""
-        return np.stack(self.numbers) if self.numbers else np.zeros((0, 0, 3))
+        """(N, J, C) float64; of named keypoints that a person lacks NaN."""
+        names = self.names
+        if all(own == names for own in self._names):
+            return np.stack(self.numbers) if self.numbers else np.zeros((0, 0, 3))
+        array = np.full((len(self.numbers), len(names), len(self.columns)), np.nan)
+        for row, own, numbers in zip(array, self._names, self.numbers, strict=True):
+            row[[names.index(name) for name in own]] = numbers
+        return array
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all keypoints, in the order in which they are found first; or none."""
+        return tuple(dict.fromkeys(name for own in dict.fromkeys(self._names) for name in own))
 
 
 def listed(names: Sequence[object]) -> str:

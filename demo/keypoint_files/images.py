@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from demo.keypoint_files.found import Image, Sightings, natural_order
 
 MAX_FRAMES = 10_000_000
+MOST_OF_VIDEO = 0.95  # images that are fewer are a part of the video
 LONGEST = 25  # digits of a number that may be read
 # Numbers that are farther apart than this, by and large, number no frames.
 FARTHEST = 100
@@ -32,8 +33,8 @@ def frames_of_images(
         order = sorted(images, key=lambda image: natural_order(str(image)))
         return {image: frame for frame, image in enumerate(order)}, len(order)
     first, last = min(numbers.values()), max(numbers.values())
-    if first > 1 and 0 <= video_frames - last <= max(2, 0.05 * video_frames):
-        # The numbers end with the video's: the images before the first one show nobody.
+    if first > 1 and last <= video_frames and last - first + 1 < MOST_OF_VIDEO * video_frames:
+        # The numbers fit into the video as they are; the images before the first show nobody.
         first = 0 if last < video_frames else 1
         sightings.assumed.append(f"the images' numbers are taken as the video's, from {first}")
     elif first > 1:

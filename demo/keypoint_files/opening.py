@@ -108,7 +108,7 @@ def _text(file: Path, content: bytes) -> object:
 def _json(file: Path, text: str) -> object:
     """JSON, or JSON lines: one value a line."""
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return _decoded(json.loads(text, object_pairs_hook=_unique))
     except (ValueError, RecursionError) as error:
         lines = [line for line in text.splitlines() if line.strip()]
         try:
@@ -117,6 +117,15 @@ def _json(file: Path, text: str) -> object:
         except (ValueError, RecursionError):
             pass
         raise UserError(f"--keypoints {file}: not a readable JSON file ({error})") from error
+
+
+def _decoded(value: object) -> object:
+    """JSON that is text in JSON, as when each image's text was put into a list, is decoded too."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        return json.loads(value, object_pairs_hook=_unique)
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return [_decoded(one) for one in value]
+    return value
 
 
 def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
@@ -130,7 +139,7 @@ def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 def _rows(text: str) -> Rows:
     """Cells separated by what separates most of them: a tab, semicolon, comma or spaces."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip(" \t,;") and line[0] != "#"]
     sample = "\n".join(lines[:20])
     separator = max("\t;,", key=sample.count)
     if not sample.count(separator):

@@ -113,6 +113,8 @@ def _flat(one: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _of_numbers(value: object) -> Points | None:
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiuUSO":
+        raise NotPoints(f"{value.dtype} are not numbers of places")
     try:
         numbers = np.asarray(value, dtype=float)
     except (ValueError, TypeError):

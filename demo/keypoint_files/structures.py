@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from demo.keypoint_files.found import Image, Points, Sightings, list_of_names, listed
-from demo.keypoint_files.points import NOBODY, NotPoints, confidence_in, points_of
+from demo.keypoint_files.points import NotPoints, confidence_in, points_of
 from lib.errors import UserError
 from lib.keypoints import BODY_25, COCO_17
 
@@ -52,7 +52,7 @@ def read_structures(sightings: Sightings, contents: Sequence[tuple[Path, object]
         elif isinstance(content, list) and _is_list_of_images(content):
             reader.images(content)  # results of AlphaPose, in a folder
         else:
-            reader.image(content, file.name.partition(".")[0])
+            reader.file_of_image(content)
     if sightings.without_pose and not sightings.numbers:
         raise sightings.wrong(f"people without {POSES[0]!r} or another pose only")
 
@@ -60,6 +60,10 @@ def read_structures(sightings: Sightings, contents: Sequence[tuple[Path, object]
 def _is_list_of_images(content: list[object]) -> bool:
     named = [isinstance(one, Mapping) and _image_in(one) is not None for one in content]
     return bool(named) and all(named)
+
+
+def _all_tables(values: list[object]) -> bool:
+    return all(isinstance(one, Mapping) for one in values)
 
 
 def _image_in(table: Table) -> Image | None:
@@ -130,7 +134,8 @@ class _Reader:
     def has_people(self, table: Table) -> bool:
         """Whether a table is one image, or one person."""
         for key in POSES:
-            if key in table and self.points(table, key) not in (None, NOBODY):
+            points = self.points(table, key) if key in table else None
+            if points is not None and len(points.numbers):
                 return True
         people = next((table[key] for key in PEOPLE if key in table), None)
         return isinstance(people, list) and all(
@@ -196,6 +201,15 @@ class _Reader:
 
     def is_person(self, table: Table) -> bool:
         return any(key in table for key in POSES)
+
+    def file_of_image(self, content: object) -> None:
+        """A file in a folder that has one for each image; one without people is none of them."""
+        name = self.file.name.partition(".")[0]
+        known = (*PEOPLE, *POSES, *IN_SPACE, "instance_info")
+        if isinstance(content, Mapping) and not any(key in content for key in known):
+            self.sightings.assumed.append(f"{self.file.name} is left out, it has no people")
+        else:
+            self.image(content, name)
 
     def image(self, content: object, name: Image) -> None:
         """What stands for one image: a table with people, a person, a list of people, numbers."""
@@ -276,6 +290,10 @@ class _Reader:
             if key not in one:
                 continue
             points = self.points(one, key)
+            value = one[key]
+            if points is None and isinstance(value, list) and _all_tables(value):
+                self.people(value, name, person)  # people, called keypoints
+                return
             if points is None:
                 raise self.wrong(
                     f"image {name!r}: {key!r} are not x, y, confidence triples of numbers"

@@ -53,14 +53,16 @@ def read_tables(
             _labels(sightings, file.stem, rows)
         return True
     if len(tables) > 1:
+        other = next(file for file, rows in tables if not rows or not all(map(_is_label, rows)))
         raise sightings.wrong(
-            f"several tables ({tables[0][0].name} …), not YOLO's labels; give one"
+            f"{other.name} has no labels of YOLO; give one table, or a folder of labels only"
         )
     ((file, rows),) = tables
     if not rows:
         raise sightings.wrong(f"empty; {KINDS}")
-    if len(rows) > 3 and rows[0][0].lower() == "scorer":
-        _deeplabcut(sightings, rows)
+    kinds = _row_of_kinds(rows)
+    if kinds:
+        _several_headers(sightings, rows, kinds)
     elif all(_number(cell) is not None for cell in rows[0]):
         _bare(sightings, file.name, rows, wanted)
     else:
@@ -87,6 +89,8 @@ def _value(sightings: Sightings, rows: Rows, row: int, cell: str) -> float:
 def _even(sightings: Sightings, rows: Rows, start: int = 0) -> list[tuple[int, list[str]]]:
     """The rows from `start` with their numbers, all as long as the first row. Raises UserError."""
     for number, row in enumerate(rows[start:], start):
+        while len(row) > len(rows[0]) and not row[-1]:
+            row.pop()  # a separator at the end of the line
         if len(row) != len(rows[0]):
             raise sightings.wrong(
                 f"line {number + 1} has {len(row)} cells, the first one {len(rows[0])}"
@@ -146,6 +150,8 @@ def _named(sightings: Sightings, rows: Rows) -> None:
     header = [name.strip().lower().replace(" ", "_") for name in rows[0]]
     lines = _even(sightings, rows, 1)
     frame = next((n for n, name in enumerate(header) if name in _FRAME), None)
+    if frame is None and not header[0] and all(row[0].isdecimal() for _, row in lines):
+        frame = 0  # the index of pandas
     landmark = next((n for n, name in enumerate(header) if name in _LANDMARK), None)
     is_long = landmark is not None and "x" in header and "y" in header
     if is_long and landmark is not None:
@@ -256,27 +262,34 @@ def _long(
         sightings.add(image, Points(numbers[None], columns, () if numbered else tuple(names)))
 
 
-# --- DeepLabCut's: the header in three rows, four with several animals ------------------------
+# --- The header in several rows: DeepLabCut's, with several animals or one; pandas's ------------
 
 
-def _deeplabcut(sightings: Sightings, rows: Rows) -> None:
-    titles = ("scorer", "individuals", "bodyparts", "coords")
-    head = {row[0].lower(): row for row in rows[:4] if row[0].lower() in titles}
-    if not {"bodyparts", "coords"} <= set(head):
-        raise sightings.wrong("DeepLabCut's table without the rows 'bodyparts' and 'coords'")
-    parts, coords = head["bodyparts"], [cell.lower() for cell in head["coords"]]
-    individuals = head.get("individuals", [""] * len(parts))
-    lines = _even(sightings, rows, len(head))
-    first = next((n for n, cell in enumerate(coords) if cell in _COLUMN), 1)
+def _row_of_kinds(rows: Rows) -> int:
+    """The row under the names of the keypoints that says x, y, …; 0: there is none."""
+    for number, row in enumerate(rows[1:5], 1):
+        cells = [cell.lower() in _COLUMN for cell in row if cell]
+        first = cells.index(True) if True in cells else len(cells)
+        if first <= 3 and all(cells[first:]) and len(cells) - first >= 4:
+            return number
+    return 0
+
+
+def _several_headers(sightings: Sightings, rows: Rows, kinds: int) -> None:
+    coords = [cell.lower() for cell in rows[kinds]]
+    first = next(n for n, cell in enumerate(coords) if cell in _COLUMN)
+    parts = _filled(rows[kinds - 1], len(coords), first)
+    titled = {row[0].lower(): row for row in rows[: kinds - 1]}
+    individuals = _filled(titled.get("individuals", []), len(coords), first)
     animals: dict[str, dict[str, dict[str, int]]] = {}
     for column in range(first, len(coords)):
-        kind = _COLUMN.get(coords[column])
-        if kind:
+        if coords[column]:
             animal = animals.setdefault(individuals[column], {})
-            animal.setdefault(parts[column], {})[kind] = column
-    for person, (_, places) in enumerate(animals.items(), 1):
+            animal.setdefault(parts[column], {})[_COLUMN[coords[column]]] = column
+    rows = [coords, *(row for row in rows[kinds + 1 :] if any(row[first:]) or row[0].isdecimal())]
+    for person, places in enumerate(animals.values(), 1):
         columns = _same_columns(sightings, places)
-        for number, row in lines:
+        for number, row in _even(sightings, rows, 1):
             image = _image("/".join(cell for cell in row[:first] if cell))
             cells = [
                 [_value(sightings, rows, number, row[kinds[c]]) for c in columns]
@@ -287,3 +300,11 @@ def _deeplabcut(sightings: Sightings, rows: Rows) -> None:
             if np.isfinite(numbers[..., :2]).any():
                 who = person if len(animals) > 1 else 0
                 sightings.add(image, Points(numbers, columns, tuple(places)), who)
+
+
+def _filled(row: Sequence[str], length: int, first: int) -> list[str]:
+    """Cells from column `first` on; an empty one, of a name over several columns, repeats it."""
+    filled = [*row, *[""] * length][:length]
+    for column in range(first + 1, length):
+        filled[column] = filled[column] or filled[column - 1]
+    return filled
