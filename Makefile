@@ -1,5 +1,5 @@
 # make quickstart   everything once, on synthetic data: install, slice, train both stages, evaluate
-# make test         install, then the whole test suite; what needs Chromium or the demo's
+# make test         install, then the whole test suite; what needs Chromium, npm or the demo's
 #                   packages skips where they are missing (TEST_FLAGS=--no-skips: fails)
 # make lint         ruff's checks, its formatting, mypy
 # make demo         the demo's packages into .venv

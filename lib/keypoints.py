@@ -51,7 +51,7 @@ class Layout:
         return tuple(order)
 
     @cached_property
-    def _joints(self) -> list[tuple[Floats, Floats, list[int]]]:
+    def joints(self) -> list[tuple[Floats, Floats, list[int]]]:
         unit = np.eye(self.num_keypoints)
         recipe = self.recipe({name: unit[i] for i, name in enumerate(self.names)})
         return [
@@ -65,7 +65,7 @@ class Layout:
             raise ValueError(f"{self.name} wants (..., {self.num_keypoints}, 3)")
         points = keypoints.astype(np.float64)
         joints = np.empty((*points.shape[:-2], len(H36M.names), 3), dtype=np.float32)
-        for joint, (x, y, parts) in enumerate(self._joints):
+        for joint, (x, y, parts) in enumerate(self.joints):
             joints[..., joint, 0] = points[..., 0] @ x
             joints[..., joint, 1] = points[..., 1] @ y
             joints[..., joint, 2] = self.join(points[..., parts, 2], axis=-1)

@@ -32,6 +32,7 @@ class Browser:
         flags = (
             "--headless=new --no-sandbox --disable-gpu --remote-debugging-pipe --no-first-run"
             " --autoplay-policy=no-user-gesture-required"
+            " --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
             f" --window-size=1200,900 --user-data-dir={profile}"
         )
         self._process = subprocess.Popen(
@@ -41,28 +42,40 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self.pid = self._process.pid
         os.close(down)
         os.close(up)
         self._number, self._buffer, self._session = 0, b"", None
+        self._home = ""  # the address that the page comes from, which it may ask for more
         self.problems: list[str] = []  # what a console would show in red, and network requests
         self.events: list[dict] = []
+        self.workers: list[str] = []  # of the page, in the order of their start
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        # Workers wait until they are watched, too.
+        self.call(
+            "Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True
+        )
 
-    def call(self, method: str, **params: object) -> dict:
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._down, json.dumps(message).encode() + b"\0")
+    def call(self, method: str, session: str | None = None, **params: object) -> dict:
+        """session: of a worker, in place of the page's."""
+        number = self._send(session or self._session, method, **params)
         while True:
             answer = self._next()
-            if answer.get("id") == self._number:
+            if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return answer["result"]
+
+    def _send(self, session: str | None, method: str, **params: object) -> int:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        os.write(self._down, json.dumps(message).encode() + b"\0")
+        return self._number
 
     def _next(self) -> dict:
         while b"\0" not in self._buffer:
@@ -83,19 +96,31 @@ class Browser:
             self.problems.append(json.dumps(params["args"])[:500])
         elif method == "Network.requestWillBeSent":
             url = params["request"]["url"]
-            if not re.match(r"(file|data|blob|about):", url):
+            own = self._home and url.startswith(self._home)
+            if not own and not re.match(r"(file|data|blob|about):", url):
                 self.problems.append(f"request to {url}")
         elif method == "Page.loadEventFired":
             self.events.append(params)
+        elif method == "Target.attachedToTarget" and params["targetInfo"]["type"] == "worker":
+            self.workers.append(params["sessionId"])
+            for watch in ("Runtime.enable", "Log.enable", "Network.enable"):
+                self._send(params["sessionId"], watch)
+            self._send(params["sessionId"], "Runtime.runIfWaitingForDebugger")
 
-    def open(self, page: Path) -> None:
+    def open(self, page: Path | str) -> None:
+        """A file, or what a server has at an address."""
         self.events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.workers.clear()
+        self._home = page if isinstance(page, str) else ""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         while not self.events:
             self._next()
 
-    def run(self, script: str):
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+    def run(self, script: str, worker: str | None = None):
+        """The script's value, or what its promise becomes; worker: one of `workers`."""
+        ask = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        answer = self.call("Runtime.evaluate", worker, **ask)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -123,6 +148,12 @@ class Browser:
     def choose(self, name: str, value: str) -> None:
         element = f"document.getElementById('{name}')"
         self.run(f"{element}.value = '{value}'; {element}.dispatchEvent(new Event('change'))")
+
+    def give(self, name: str, file: Path) -> None:
+        """Choose a file in an input."""
+        document = self.call("DOM.getDocument")["root"]["nodeId"]
+        found = self.call("DOM.querySelector", nodeId=document, selector=f"#{name}")
+        self.call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(file)])
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
