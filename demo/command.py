@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -9,13 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from demo.batch import Done, folders, run_all
 from demo.detectors import choose_detector
 from demo.export import Export, export_poses, result_paths
+from demo.images import images_of
 from demo.keypoint_files import files_of, read_keypoints, save_keypoints
 from demo.onnx_lifter import OnnxLifter
 from demo.options import parse_options
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.pipeline import VideoLifter, people_in_video
+from demo.readers import is_stream
 from demo.tracking import choose, follow
 from demo.video import Video
 from lib.errors import UserError
@@ -47,9 +51,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if isinstance(source, Detector) and options.is_live:
         show_live(options, source, lifter)
+    elif isinstance(source, Detector) and len(options.videos) > 1:
+        return write_all(options, source, lifter)
     else:
-        write_files(options, source, lifter)
+        name = name_of(options.video or options.keypoints)
+        folder = Path(options.output).expanduser() if options.output else OUTPUT / name
+        check_results(options, result_paths(folder, name, options.formats))
+        check_writable(folder)
+        write_files(options, source, lifter, folder, name)
     return 0
+
+
+def write_all(options: argparse.Namespace, detector: Detector, lifter: VideoLifter) -> int:
+    """Each of several videos into its folder; returns the status."""
+    names = [name_of(video) for video in options.videos]
+    place = Path(options.output).expanduser() if options.output else OUTPUT
+    targets = folders(names, place)
+    for folder, name in zip(targets, names, strict=True):
+        check_results(options, result_paths(folder, name, options.formats))
+    check_writable(place)
+
+    def work(index: int) -> Done:
+        one = argparse.Namespace(**{**vars(options), "video": options.videos[index]})
+        return write_files(one, detector, lifter, targets[index], names[index])
+
+    return run_all(options.videos, targets, work)
 
 
 def lifter_of(options: argparse.Namespace) -> VideoLifter:
@@ -67,13 +93,13 @@ def lifter_of(options: argparse.Namespace) -> VideoLifter:
 
 
 def write_files(
-    options: argparse.Namespace, source: Detector | People, lifter: VideoLifter
-) -> None:
-    """source: people of a keypoint file, or what finds them in the video."""
-    name = name_of(options.video or options.keypoints)
-    folder = Path(options.output).expanduser() if options.output else OUTPUT / name
-    check_results(options, result_paths(folder, name, options.formats))
-    check_writable(folder)
+    options: argparse.Namespace,
+    source: Detector | People,
+    lifter: VideoLifter,
+    folder: Path,
+    name: str,
+) -> Done:
+    """source: people of a keypoint file, or what finds them in the video. Raises UserError."""
     progress = Progress()
     people = source if isinstance(source, People) else detect(options, source, progress)
     if options.save_keypoints:
@@ -102,6 +128,7 @@ def write_files(
         f" {poses.bone_variation.mean():.1%}{fixed}"
     )
     print(f"{folder}: {', '.join(written)}")
+    return Done(people.num_frames, len(poses.persons), sum(progress.seconds.values()))
 
 
 def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLifter) -> None:
@@ -152,7 +179,7 @@ def people_in_file(options: argparse.Namespace) -> People:
 def detect(options: argparse.Namespace, detector: Detector, progress: "Progress") -> People:
     """The wanted people of --video."""
     with Video(options.video) as video:
-        if not (options.fps or video.fps):
+        if not (options.fps or video.fps or video.count == 1):
             tell_assumed_rate(options.video)
         people = progress.step(
             "detect",
@@ -177,7 +204,14 @@ def tell_assumed_rate(source: str) -> None:
 
 def name_of(source: str) -> str:
     """What the result files are called."""
-    return Path(source.rstrip("/")).stem or "video"
+    path = Path(source.rstrip("/"))
+    if path.is_dir():
+        return path.resolve().name or "video"
+    if is_stream(source) or path.is_file():
+        return path.stem or "video"
+    # Images by a glob or pattern: what they have in common, else their folder's name.
+    common = re.sub(r"[*?]|\[.*?\]|%\d*d", "", path.stem).strip("_-. ")
+    return common or path.absolute().parent.name or "video"
 
 
 def check_results(options: argparse.Namespace, results: list[Path]) -> None:
@@ -188,7 +222,7 @@ def check_results(options: argparse.Namespace, results: list[Path]) -> None:
             raise UserError(f"--save-keypoints {saved}: a result in --output has the same name")
         check_writable(saved.parent)
     sources = [
-        options.video,
+        *(file for video in options.videos for file in (images_of(video) or [video])),
         *model_files(options),
         *(files_of(options.keypoints) if options.keypoints else ()),
     ]

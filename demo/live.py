@@ -18,6 +18,7 @@ from einops import rearrange
 
 from demo.lifting import Framing, Lifter
 from demo.people import Pose2D, bounding_box
+from demo.readers import is_stream
 from demo.smoothing import OneEuro
 from demo.tracking import same_person
 from demo.video import Video, ahead
@@ -49,7 +50,7 @@ class Newest:
         """Raises UserError where nothing can be read."""
         self._video = Video(source)
         self.size, self.fps = self._video.size, self._video.fps or CAMERA_FPS
-        self._is_file = isinstance(source, str) and Path(source).is_file()
+        self._is_file = isinstance(source, str) and not is_stream(source)
         self.read = 0  # frames taken from the source so far
         self._newest: Moment | None = None
         self._ended = False

@@ -12,7 +12,7 @@ from demo.detectors import DETECTORS
 from demo.export import EXPORTERS
 from demo.pipeline import DEFAULT_CHECKPOINT
 from demo.readers import MAX_FPS, is_stream
-from demo.video import find_video
+from demo.video import find_video, find_videos
 from lib.cli import CommandParser
 from lib.drawing import START, View
 from lib.errors import UserError
@@ -24,13 +24,18 @@ ALL_FORMATS = ",".join(EXPORTERS)
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; is_live is added to the flags. Raises UserError."""
+    """The command line; is_live is added to the flags. Raises UserError.
+
+    videos: all that --video stands for, as many as there are; video: the only one, or None.
+    """
     parser = CommandParser(
         description="3D poses of the people in a video: film, web page, arrays, files for others."
     )
     add = parser.add_argument_group("source").add_argument
     places = "as given, or in demo/video/"
-    add("--video", metavar="FILE", help=f"file ({places}) or stream address ({SAMPLE})")
+    what = "videos, photos, folders of them or of a video's images, img_%%04d.png, globs"
+    what += f" ({places}); one stream's address ({SAMPLE})"
+    add("--video", metavar="FILE", nargs="+", help=what)
     add("--webcam", metavar="N", type=whole_number(), help="camera number, live")
     add("--live", action="store_true", help="play --video as if it came from a camera")
     files = "JSON, CSV, arrays or folder of any program (docs/keypoints.md)"
@@ -87,17 +92,31 @@ def _check(options: argparse.Namespace) -> None:
     if options.webcam is not None and (options.video or options.keypoints):
         raise UserError("--webcam excludes --video and --keypoints; give one source")
     if options.webcam is None and not options.video and not options.keypoints:
-        options.video = sample_video()
-    if options.live and (not options.video or options.keypoints):
+        options.video = [sample_video()]
+    options.videos = find_videos(options.video or ())
+    options.video = options.videos[0] if len(options.videos) == 1 else None
+    if len(options.videos) > 1:
+        _check_several(options)
+    if options.live and (not options.videos or options.keypoints):
         raise UserError("--live plays a video: give --video FILE, without --keypoints")
     if options.keypoints and is_stream(options.video or ""):
         raise UserError("--keypoints are of a file: give --video FILE, not a stream, or none")
-    if options.video:
-        options.video = find_video(options.video)
     _check_model(options)
     options.is_live = options.live or options.webcam is not None or is_stream(options.video or "")
     if options.is_live:
         _check_live(options)
+
+
+def _check_several(options: argparse.Namespace) -> None:
+    number = len(options.videos)
+    for given, flag in (
+        (options.keypoints, "--keypoints"),
+        (options.save_keypoints, "--save-keypoints"),
+        (options.live, "--live"),
+        (any(map(is_stream, options.videos)), "a stream"),
+    ):
+        if given:
+            raise UserError(f"--video: {number} videos, but {flag} goes with one; give one video")
 
 
 def _check_model(options: argparse.Namespace) -> None:

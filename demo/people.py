@@ -11,13 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
+from demo.readers import ASSUMED_FPS as ASSUMED_FPS
 from demo.readers import MAX_FPS
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import Layout
 from lib.skeleton import H36M
 
-ASSUMED_FPS = 25.0  # of files and cameras that do not say; told to the user where it is used
 LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
 LEG = 0.9  # length of a thigh or shin against the trunk's
 

@@ -15,6 +15,7 @@ from lib.film import Frame
 
 # Damaged packets in a row after which a file is given up.
 MAX_DAMAGED = 50
+ASSUMED_FPS = 25.0  # of files and cameras that do not say; told to the user where it is used
 MAX_FPS = 1000  # more is no frame rate
 MAX_ASPECT = 8.0  # of a pixel; more is a damaged header
 SECONDS = 30.0  # a stream that says nothing for so long has ended
@@ -112,7 +113,7 @@ class FileReader:
         if self._frame is None:
             return None
         self._turn = turn_of(self._frame)
-        step = 1 / (self.fps or 25.0)
+        step = 1 / (self.fps or ASSUMED_FPS)
         seconds = self._frame.time
         if seconds is None:
             seconds = self._last + step - self._shift if self._last >= 0 else 0.0

@@ -1,5 +1,6 @@
 """Reading frames from a file or stream, one at a time, and ahead of their use."""
 
+import glob
 from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,26 +9,75 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from demo.readers import CameraReader, FileReader, Reader, is_stream, unreadable
+from demo.images import ImageReader, images_of, in_order
+from demo.readers import ASSUMED_FPS, CameraReader, FileReader, Reader, is_stream, unreadable
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, listing
 from lib.film import Frame
 
+# Of files that a folder or glob stands for; a file that is named may be called anything.
+SUFFIXES = {
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
+}
 VIDEO_DIR = PROJECT_ROOT / "demo" / "video"
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def find_video(name: str) -> str:
     """A path as given, or in demo/video/; addresses as they are. Raises UserError."""
-    if is_stream(name):
-        return name
-    for path in (Path(name).expanduser(), VIDEO_DIR / name):
-        if path.is_file():
-            return str(path)
-    raise UserError(f"--video {name}: no such file, nor in demo/video/ ({listing(VIDEO_DIR)})")
+    found = find_videos([name])
+    if len(found) > 1:
+        raise UserError(f"--video {name}: {len(found)} videos; give one")
+    return found[0]
+
+
+def find_videos(names: Iterable[str]) -> list[str]:
+    """The videos that names stand for: files, streams, images, folders, globs. Raises UserError.
+
+    A video is a file, an address, a photo, or images in a row: their folder, glob or pattern. A
+    folder or glob of video files stands for each of them.
+    """
+    found: list[str] = []
+    for name in names:
+        if is_stream(name):
+            found.append(name)
+            continue
+        here = [str(place) for place in (Path(name).expanduser(), VIDEO_DIR / name)]
+        videos = next(filter(None, map(_videos_at, here)), None)
+        if videos is None:
+            raise UserError(
+                f"--video {name}: no such file, folder or images, nor in demo/video/"
+                f" ({listing(VIDEO_DIR)})"
+            )
+        found += videos
+    return list(dict.fromkeys(found))
+
+
+def _videos_at(name: str) -> list[str]:
+    """Those of a file, folder, glob or pattern; none: there is nothing. Raises UserError."""
+    if Path(name).is_file():
+        return [name]
+    images = images_of(name)
+    files = list(Path(name).iterdir()) if Path(name).is_dir() else map(Path, glob.glob(name))
+    videos = in_order([f for f in files if is_video(f) and f.is_file()])
+    if images and videos:
+        raise UserError(
+            f"--video {name}: has both {len(videos)} videos and {len(images)} images; say which,"
+            f" for instance '{Path(name) / ('*' + videos[0].suffix)}'"
+        )
+    if Path(name).is_dir() and not images and not videos:
+        raise UserError(
+            f"--video {name}: a folder without videos or images ({listing(Path(name))})"
+        )
+    return [name] if images else [str(video) for video in videos]
 
 
 class Video:
-    """Frames of a video file, stream or camera, upright, in order and with square pixels.
+    """Frames of a video file, stream, camera or row of images: upright, with square pixels.
 
     fps: frames a second, on average, 0 where the source does not say; count: how many frames the
     file says it has, 0 where it does not; size: (width, height) in pixels.
@@ -40,8 +90,7 @@ class Video:
     def __init__(self, source: str | int) -> None:
         """Raises UserError where nothing can be read."""
         self.source = source
-        self._reader: Reader
-        self._reader = CameraReader(source) if isinstance(source, int) else FileReader(source)
+        self._reader = _open(source)
         start = self._reader.grab()
         if start is None:
             self._reader.close()
@@ -89,6 +138,14 @@ class Video:
     def frames(self) -> Iterator[Frame]:
         while (frame := self.read()) is not None:
             yield frame
+
+
+def _open(source: str | int) -> Reader:
+    """Raises UserError."""
+    if isinstance(source, int):
+        return CameraReader(source)
+    images = [] if is_stream(source) else images_of(source)
+    return ImageReader(images, 1 / ASSUMED_FPS) if images else FileReader(source)
 
 
 def _square(size: tuple[int, int], aspect: float) -> tuple[int, int]:

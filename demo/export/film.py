@@ -14,6 +14,7 @@ from lib.drawing import FONT, TEXT, Room, View, draw_2d
 from lib.film import Film, Frame
 from lib.sound import Sound
 
+STILL_SECONDS = 2.0
 SAME_RATE = 0.01  # frame rates that differ less are one
 
 
@@ -33,12 +34,12 @@ class SideBySide:
         self._room = Room(self._focus.middle[0], self._focus.radius, panel, view)
         self._poses = poses
         self.size = (self._left[0] + panel[0], film_height)
-        self._picture = np.empty((film_height, self.size[0], 3), dtype=np.uint8)
+        self.picture = np.empty((film_height, self.size[0], 3), dtype=np.uint8)
 
     def draw(self, frame: Frame, index: int) -> Frame:
         """The film's picture for frame `index` of the video; overwritten by the next one."""
         poses = self._poses
-        left, right = np.split(self._picture, [self._left[0]], axis=1)
+        left, right = np.split(self.picture, [self._left[0]], axis=1)
         if (frame.shape[1], frame.shape[0]) == self._left:
             left[:] = frame
         else:
@@ -56,7 +57,7 @@ class SideBySide:
         self._room.draw(right, people, seen, seconds, trails)
         place = (12, right.shape[0] - 14)
         cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
-        return self._picture
+        return self.picture
 
 
 def write_film(
@@ -81,4 +82,6 @@ def write_film(
                 seconds = source.times[index] if source and own_pace else None
                 film.write(picture.draw(frame, index), seconds)
                 on_frame()
+            if film.written == 1:  # a photo is shown for a while
+                film.write(picture.picture, STILL_SECONDS)
     return f"{path.name} (with sound)" if sound else path.name
