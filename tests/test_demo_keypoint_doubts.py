@@ -2,6 +2,7 @@
 that cannot be. It is said, or refused in a sentence."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
@@ -314,3 +315,46 @@ def test_layouts_of_one_number_are_told_apart_by_the_body_they_make(tmp_path):
         read_keypoints(str(npz(keypoints=array)(tmp_path))).layout for array in (CLIP, human)
     ]
     assert [layout.name for layout in layouts] == ["coco17", "h36m17"]
+
+
+# --- Whatever stands in a file ------------------------------------------------------------------
+
+STRUCTURES = {
+    "AlphaPose": alphapose(CLIP[:2]),
+    "OpenPose": [{"people": [{"pose_keypoints_2d": flat(one)}]} for one in OPENPOSE[:2]],
+    "mmpose": {"meta_info": {"dataset_name": "coco"},
+               "instance_info": [{"frame_id": f, "instances": [mmpose(one)]}
+                                 for f, one in enumerate(CLIP[:2])]},
+    "COCO": {"images": [{"id": 1, "file_name": "1.jpg", "width": 864, "height": 480}],
+             "annotations": [{"image_id": 1, "category_id": 1, "keypoints": flat(CLIP[0])}],
+             "categories": [{"id": 1, "keypoints": list(NAMES)}]},
+    "MediaPipe": {"fps": 25, "frames": [{"frame": 0, "pose_landmarks": landmarks(BLAZE[0])}]},
+    "ours": {"layout": "coco17", "fps": 25, "size": SIZE, "keypoints": CLIP[:2].tolist()},
+}  # fmt: skip
+OTHER = [None, "x", 0, -1, 1e400, [], {}, [None], [[1, 2], [3]], {"a": 1}, [{}], 10**30, True]
+
+
+def places_in(value: object, depth: int = 4):
+    """(container, key) of every value, but of few among many alike."""
+    if isinstance(value, dict | list) and depth:
+        keys = list(value) if isinstance(value, dict) else range(min(len(value), 2))
+        for key in keys:
+            yield value, key
+            yield from places_in(value[key], depth - 1)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_anything_in_place_of_anything_is_read_or_told_in_a_sentence(tmp_path, name):
+    content = json.loads(json.dumps(STRUCTURES[name]))
+    refused = 0
+    for container, key in list(places_in(content)):
+        before = container[key]
+        for other in OTHER:
+            container[key] = other
+            try:
+                read_keypoints(str(js(content)(tmp_path)), size=SIZE)
+            except UserError as error:
+                refused += 1
+                assert "\n" not in str(error) and "a.json" in str(error)
+        container[key] = before
+    assert refused and len(read_keypoints(str(js(content)(tmp_path)), size=SIZE).frame)

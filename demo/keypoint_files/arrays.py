@@ -96,7 +96,7 @@ def _arrange(array: np.ndarray, counts: set[int]) -> tuple[np.ndarray, str] | No
     if array.ndim == 2:
         width = columns_of_flat(shape[1])
         if width and shape[1] // width in counts:
-            rows = array.reshape(len(array), -1, width)
+            rows = array.reshape(len(array), shape[1] // width, width)
             return rows, f"a row a frame, {width} numbers a keypoint"
     if array.ndim not in (3, 4):
         return None

@@ -86,6 +86,8 @@ def refuse_poses_in_space(
     """Raise UserError where the hips are the origin, or bones keep their length with a depth."""
     flat = np.concatenate([keypoints[..., :2], np.ones((*keypoints.shape[:2], 1))], axis=-1)
     finite = np.isfinite(flat).all(axis=(1, 2))
+    if not finite.any():
+        return
     pelvis = layout.to_h36m(np.where(np.isfinite(flat), flat, 0))[finite, 0, :2]
     others = flat[finite, :, :2]
     scale = float(np.abs(others).max(initial=0))

@@ -162,6 +162,10 @@ class Sightings:
         """People of one image. Raises UserError: their keypoints differ from those before."""
         self.images[image] = None
         for numbers in points.numbers:
+            if points.names and len(points.names) != len(numbers):
+                raise self.wrong(
+                    f"{len(numbers)} keypoints in {image!r}, but {len(points.names)} names for them"
+                )
             if self.numbers and len(numbers) != len(self.numbers[0]) and not points.names:
                 raise self.wrong(
                     f"{len(numbers)} keypoints a person in {image!r}, {len(self.numbers[0])}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from demo.keypoint_files.found import Sightings, listed
-from lib.keypoints import LAYOUTS, Layout, find_layout
+from lib.keypoints import LAYOUTS, Layout
 from lib.skeleton import H36M
 
 # Mean factor (its logarithm) by which bones differ from a body's: below, a layout makes a body;
@@ -69,8 +69,10 @@ def choose_layout(sightings: Sightings, wanted: Layout | None) -> tuple[Layout, 
             f"{count} keypoints of no known layout ({listed(names)}); known are"
             f" {', '.join(LAYOUTS)}; --layout says that they are one's, in its order"
         )
-    told = find_layout(sightings.facts.layout) if sightings.facts.layout else None
-    layout = wanted or told or _by_count(sightings, keypoints)
+    name = sightings.facts.layout
+    if name and name not in LAYOUTS and not wanted:
+        raise sightings.wrong(f"says layout {name!r}; known are {', '.join(LAYOUTS)} (--layout)")
+    layout = wanted or LAYOUTS.get(name) or _by_count(sightings, keypoints)
     if count not in (layout.in_files, layout.num_keypoints):
         raise sightings.wrong(
             f"{count} keypoints a person, but {layout.name} has {layout.in_files}; give the right"

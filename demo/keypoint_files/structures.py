@@ -316,26 +316,26 @@ class _Reader:
 
     def coco(self, table: Table, annotations: Sequence[object]) -> None:
         """People in 'annotations', with the number of their image in 'images'."""
-        images: dict[object, Image] = {}
+        images: dict[str, Image] = {}  # by id
         entries = table.get("images")
         for entry in entries if isinstance(entries, list) else ():
             if isinstance(entry, Mapping):
                 self.take(entry)
                 named = entry.get("file_name") or _image_in(entry)
-                number = entry.get("id")
-                images[number] = str(named) if named is not None else str(number)
+                number = str(entry.get("id"))
+                images[number] = number if named is None else str(named)
                 self.sightings.images[images[number]] = None
         names = _category_names(table.get("categories"))
         for one in annotations:
             if not isinstance(one, Mapping):
                 raise self.wrong("'annotations' holds something that is not a table")
-            number = one.get("image_id")
+            number = str(one.get("image_id"))
             image = images.get(number, _image_in(one)) if images else _image_in(one)
             if image is None:
                 raise self.wrong("an annotation does not say of which image it is")
             if images and number not in images:
                 raise self.wrong(f"an annotation of image {number!r}, which 'images' lacks")
-            kept = names.get(one.get("category_id"), ())
+            kept = names.get(str(one.get("category_id")), ())
             if not self.is_person(one) or (entries and one.get("num_keypoints") == 0):
                 self.sightings.without_pose += 1
                 continue
@@ -343,11 +343,11 @@ class _Reader:
         self.sightings.visibility = bool(entries)
 
 
-def _category_names(categories: object) -> dict[object, tuple[str, ...]]:
+def _category_names(categories: object) -> dict[str, tuple[str, ...]]:
     found = {}
     for one in categories if isinstance(categories, list) else ():
         if isinstance(one, Mapping):
-            found[one.get("id")] = list_of_names(one.get("keypoints"))
+            found[str(one.get("id"))] = list_of_names(one.get("keypoints"))
     return found
 
 

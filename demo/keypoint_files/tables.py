@@ -103,7 +103,7 @@ def _bare(sightings: Sightings, name: str, rows: Rows, wanted: Layout | None) ->
     lines = _even(sightings, rows)
     numbers = np.array([[_value(sightings, rows, n, cell) for cell in row] for n, row in lines])
     first, frames = numbers[:, 0], None
-    steps = np.diff(first)
+    steps = np.diff(first) if np.isfinite(first).all() else np.zeros(0)
     if len(steps) > 1 and (steps >= 1).all() and (first % 1 == 0).all() and steps.min() == 1:
         frames, numbers = first.astype(int).tolist(), numbers[:, 1:]
     read_arrays(sightings, {name: numbers}, wanted, frames)
@@ -139,7 +139,8 @@ def _labels(sightings: Sightings, image: Image, rows: Rows) -> None:
     sightings.usual = COCO_17
     for row in rows:
         joints, width = _label_columns(len(row)) or (0, 0)
-        numbers = np.array(row[5 : 5 + joints * width], dtype=float).reshape(1, joints, width)
+        cells = [_number(cell) for cell in row[5 : 5 + joints * width]]
+        numbers = np.array(cells, dtype=float).reshape(1, joints, width)
         sightings.add(image, Points(numbers, "xyc"[:width]))
 
 
