@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from data.benchmark import Units
@@ -17,8 +18,12 @@ from lib.config import Config, load_config, make_config
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT, refuse_same_file, write_atomic
 from model.build import load_mdtf
+from model.export.check import TOLERANCE, largest_difference, reference_poses
 from model.mdtf import MDTF
 
+# Each module has make_file(model, metadata, flip=…) -> bytes, and runner(bytes), which gives the
+# file's function of clips. They are loaded when they are wanted: one needs packages of its own.
+FORMATS = {"onnx": "model.export.onnx_file", "pt2": "model.export.pt2"}
 REQUIREMENTS = "requirements-export.txt"
 NORMALISATION = (
     "x = pixel / width * 2 - 1, y = pixel / width * 2 - height / width; third: the detector's"
@@ -43,10 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--stage1-checkpoint", metavar="FILE", help="stage 1 in place of the checkpoint's own")
     add("-o", "--out", metavar="FILE", required=True, help="the file to write, like mdtf.onnx")
     add("--flip", action="store_true", help="average with the mirrored clip, inside the file")
+    add("--format", choices=FORMATS, default="onnx", help=f"{' or '.join(FORMATS)} (onnx)")
+    stored = "onnx: float16 stores them in half the size, to compute in float32 all the same"
+    add("--weights", choices=("float32", "float16"), default="float32", help=stored)
     options = parser.parse_args(argv)
+    if options.weights == "float16" and options.format != "onnx":
+        raise UserError(f"--weights float16 is for onnx files; --format {options.format} has none")
     try:
-        from model.export.check import TOLERANCE, largest_difference, reference_poses
-        from model.export.onnx_graph import onnx_graph
+        kind = import_module(FORMATS[options.format])
     except ImportError as error:
         raise UserError(
             f"--out {options.out}: {error.name} is missing; pip install -r {REQUIREMENTS}"
@@ -59,19 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     clips, poses = reference_poses(model, flip=options.flip)
     weights = sum(p.numel() for p in model.parameters())
-    print(f"{source}: {weights:,} parameters; PyTorch traces them (some 20 s) …", flush=True)
-    written = onnx_graph(model, flip=options.flip)
-    for key, value in metadata(config, model, flip=options.flip).items():
-        entry = written.metadata_props.add()
-        entry.key, entry.value = key, value
-    contents = written.SerializeToString()
-    print(f"{time.monotonic() - started:.0f} s: ONNX Runtime runs the file …", flush=True)
-    difference = largest_difference(contents, clips, poses)
+    print(f"{source}: {weights:,} parameters; PyTorch traces them …", flush=True)
+    about = metadata(config, model, flip=options.flip)
+    contents: bytes = kind.make_file(model, about, flip=options.flip)
+    print(f"{time.monotonic() - started:.0f} s: the file is run …", flush=True)
+    difference = largest_difference(kind.runner(contents), clips, poses)
     if not difference <= TOLERANCE:
         raise UserError(
             f"{options.out}: not written, its poses would differ from PyTorch's by"
             f" {difference:.1g} (at most {TOLERANCE:g}); train with smaller weights, or report it"
         )
+    if options.weights == "float16":
+        contents = kind.with_half_weights(contents)
+        difference = largest_difference(kind.runner(contents), clips, poses)
     with write_atomic(options.out) as file:
         file.write(contents)
     print(

@@ -20,7 +20,13 @@ FORMS = {
         "frame_rate": 25.0,
     },
     "screen": {"bone_slots": "child", "fusion": "mean", "d_conv": 3, "dataset": "mpi_inf_3dhp"},
-    "no bones": {"bone_branch": False, "graph": "forward", "root_rel": False, "input": "person"},
+    "no bones": {
+        "st_depth": 1,
+        "bone_branch": False,
+        "graph": "forward",
+        "root_rel": False,
+        "input": "person",
+    },
 }
 
 

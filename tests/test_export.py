@@ -1,6 +1,7 @@
 """The exported file: ONNX Runtime gives PyTorch's poses, for every form of the model."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -20,6 +21,7 @@ from model.build import load_mdtf
 from model.export.block import Zeros, write_block
 from model.export.check import swinging
 from model.export.nodes import Constants, Nodes
+from model.export.onnx_file import with_half_weights
 from model.export.onnx_graph import IR_VERSION, OPSET, onnx_graph
 from tests.exported import FORMS, saved
 from tests.mistakes import told
@@ -146,6 +148,44 @@ def test_other_forms(name, flip, tmp_path, rng):
         assert np.abs(predict(model, clips, model.skeleton, flip=not flip) - expected).max() > 0.01
 
 
+def test_weights_in_half_precision(exported, rng):
+    contents = exported[1].read_bytes()
+    halved = with_half_weights(contents)
+    before, after = onnx.load_from_string(contents), onnx.load_from_string(halved)
+    stored = {t.name.removesuffix("_half"): t for t in after.graph.initializer}
+    for tensor in before.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        found = onnx.numpy_helper.to_array(stored[tensor.name])
+        is_halved = array.dtype == np.float32 and array.size >= 256
+        np.testing.assert_array_equal(found, array.astype(np.float16) if is_halved else array)
+    clips = np.stack([swinging(H36M, 9, rng) for _ in range(2)])
+    full, half = (session(each).run(None, {"pose_2d": clips})[0] for each in (contents, halved))
+    assert 0 < np.abs(full - half).max() < 0.05 * np.abs(full).max()
+
+
+LOADED_WITH_PYTORCH_ALONE = """
+import json, sys, numpy, torch
+told = {"mdtf.json": ""}
+program = torch.export.load(sys.argv[1], extra_files=told).module()
+numpy.save(sys.argv[3], program(torch.from_numpy(numpy.load(sys.argv[2]))).detach().numpy())
+assert json.loads(told["mdtf.json"])["frames"] == "9"
+assert not [name for name in sys.modules if name.split(".")[0] in ("model", "lib")]
+"""
+
+
+def test_a_pt2_needs_nothing_of_ours(tmp_path, rng):
+    source = saved(tmp_path / "best_epoch.pth.tr", FORMS["no bones"])
+    out = tmp_path / "m.pt2"
+    assert main(["--checkpoint", str(source), "--out", str(out), "--format", "pt2"]) == 0
+    clips = np.stack([swinging(H36M, 9, rng) for _ in range(3)])
+    np.save(tmp_path / "clips.npy", clips)
+    files = ["m.pt2", "clips.npy", "poses.npy"]
+    command = [sys.executable, "-c", LOADED_WITH_PYTORCH_ALONE, *files]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    expected = predict(load_mdtf(source), clips, H36M, flip=False)
+    np.testing.assert_allclose(np.load(tmp_path / "poses.npy"), expected, atol=1e-5)
+
+
 # --- Mistakes -------------------------------------------------------------------------------
 
 
@@ -163,6 +203,8 @@ def test_mistakes_leave_no_file(tmp_path, monkeypatch):
     damaged = tmp_path / "damaged.pth.tr"
     save_checkpoint(damaged, contents)
     assert "not finite" in export(damaged)
+    half = ("--weights", "float16", "--format", "pt2")
+    assert "is for onnx files" in export(source, out, *half)
     monkeypatch.setitem(sys.modules, "onnx", None)  # not installed
     for name in [name for name in sys.modules if name.startswith("model.export.")]:
         monkeypatch.delitem(sys.modules, name)

@@ -1,7 +1,8 @@
-"""Whether ONNX Runtime gives the poses that PyTorch gives."""
+"""Whether a file gives the poses that the model gives."""
+
+from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 import torch
 
 from lib.arrays import Floats
@@ -9,7 +10,6 @@ from lib.errors import UserError
 from lib.evaluation.predict import predict
 from lib.geometry import flip_pose
 from lib.skeleton import Skeleton
-from model.export.onnx_graph import INPUT
 from model.mdtf import MDTF
 
 TOLERANCE = 1e-4  # the largest difference, in the network's units
@@ -65,10 +65,8 @@ def reference_poses(model: MDTF, *, flip: bool) -> tuple[Floats, Floats]:
     return chosen, poses
 
 
-def largest_difference(contents: bytes, clips: Floats, poses: Floats) -> float:
-    """Between these poses and those of the file, for all clips at once and for the first alone."""
-    session = onnxruntime.InferenceSession(contents, providers=["CPUExecutionProvider"])
-    return max(
-        float(np.abs(session.run(None, {INPUT: clips[:count]})[0] - poses[:count]).max())
-        for count in (len(clips), 1)
-    )
+def largest_difference(run: Callable[[Floats], Floats], clips: Floats, poses: Floats) -> float:
+    """Between these poses and those of a file, for all clips at once and for the first alone.
+
+    run: the file's function."""
+    return max(float(np.abs(run(clips[:count]) - poses[:count]).max()) for count in (len(clips), 1))

@@ -5,12 +5,7 @@ and is replaced by the nodes of model/export/block.py afterwards. All else, ever
 model included, is the model's own code.
 """
 
-import contextlib
-import copy
-import io
-import logging
 import math
-import warnings
 
 import torch
 from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
@@ -18,18 +13,17 @@ from onnxscript import FLOAT
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
-from lib.evaluation.predict import predict_batch
 from model.blocks import FRAMES, MambaBlock
 from model.export.block import Zeros, write_block
 from model.export.nodes import Constants, Nodes
-from model.mamba import BiMamba
+from model.export.trace import quiet, trace
 from model.mdtf import MDTF
 from model.ops.weights import LEAVES, BlockWeights, Settings, flat, unflat
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10
 DOMAIN, BLOCK = "mdtf", "Block"
-INPUT, OUTPUT, BATCH = "pose_2d", "pose_3d", "batch"
+INPUT, OUTPUT = "pose_2d", "pose_3d"
 
 
 class OneNode(nn.Module):
@@ -53,32 +47,6 @@ class OneNode(nn.Module):
         return y
 
 
-class Whole(nn.Module):
-    """What the file computes."""
-
-    def __init__(self, model: MDTF, flip: bool) -> None:
-        super().__init__()
-        self.model, self.flip = model, flip
-
-    def forward(self, pose_2d: Tensor) -> Tensor:
-        return predict_batch(self.model, pose_2d, self.model.skeleton, flip=self.flip)
-
-
-def _with_blocks_as_nodes(model: MDTF) -> MDTF:
-    """A copy whose blocks are OneNode."""
-    model = copy.deepcopy(model)
-    blocks = [(name, m) for name, m in model.named_modules() if isinstance(m, MambaBlock)]
-    for name, block in blocks:
-        parent, _, own = name.rpartition(".")
-        model.get_submodule(parent).register_module(own, OneNode(block, name))
-    for mixer in model.modules():
-        # A weight must be one tensor when it is traced.
-        if isinstance(mixer, BiMamba) and mixer.sums:
-            mixer.out_proj.weight.data *= 2
-            mixer.sums = False
-    return model
-
-
 def _atan2(y: FLOAT, x: FLOAT) -> FLOAT:
     """As torch.atan2, but for the sign of zeros. PyTorch's exporter gives a level bone that points
     to the left (y = 0, x < 0) the angle -π in place of π, and NaN the angle 0."""
@@ -96,31 +64,17 @@ def onnx_graph(model: MDTF, *, flip: bool) -> ModelProto:
 
     flip: average with the mirrored clip, inside the graph. model: in eval mode, on the CPU.
     """
-    whole = Whole(_with_blocks_as_nodes(model), flip).eval()
-    example = torch.randn(2, model.n_frames, model.skeleton.num_joints, 3)
-    quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")
-    levels = [logger.level for logger in quiet]
-    for logger in quiet:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                whole, (example,), dynamic_shapes=({0: torch.export.Dim(BATCH)},)
-            )
-            traced = torch.onnx.export(
-                program,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                custom_translation_table={torch.ops.aten.atan2.default: _atan2},
-                verbose=False,
-            )
-    finally:
-        for logger, level in zip(quiet, levels, strict=True):
-            logger.setLevel(level)
+    program = trace(model, OneNode, flip=flip)
+    with quiet():
+        traced = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            custom_translation_table={torch.ops.aten.atan2.default: _atan2},
+            verbose=False,
+        )
     assert traced is not None  # for the type
     return _with_blocks_written(traced.model_proto, model.n_frames, model.skeleton.num_joints)
 

@@ -106,7 +106,7 @@ def graph_input(
     both = torch.cat((weights.neighbours, weights.own))
     bias = torch.cat((weights.neighbours_bias, weights.own_bias))
     neighbours, own = F.linear(normed, both, bias).chunk(2, dim=-1)
-    mixed = torch.baddbmm(own, adjacency.to(own.dtype).expand(len(own), -1, -1), neighbours)
+    mixed = torch.baddbmm(own, adjacency.to(own.dtype).expand(own.shape[0], -1, -1), neighbours)
     running = None if batch_statistics else Statistics(weights.bn_mean, weights.bn_var, 1)
     mixed, seen = joint_norm(mixed, weights.bn_weight, weights.bn_bias, running, eps)
     return F.relu(normed + mixed).view(x.shape), seen
