@@ -148,6 +148,7 @@ def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLift
         smooth=options.smooth,
         window=not options.no_window,
         film_path=film,
+        everybody=options.person == "all",
     )
     print(report.line())
 

@@ -17,6 +17,7 @@ import numpy as np
 from einops import rearrange
 
 from demo.lifting import Framing, Lifter
+from demo.live_people import LivePeople
 from demo.people import Pose2D, bounding_box
 from demo.readers import is_stream
 from demo.smoothing import OneEuro
@@ -188,17 +189,23 @@ def run_live(
     smooth: bool = False,
     window: bool = True,
     film_path: Path | None = None,
+    everybody: bool = False,
 ) -> Report:
     """Show poses as they happen, until the source ends, or Escape or q is pressed.
 
     camera_pitch: degrees the camera looks down; window: whether to show one; film_path: also
-    write what is shown. The largest person is followed. Raises UserError.
+    write what is shown; everybody: not only the largest person. Raises UserError.
     """
     newest = Newest(source)
     panel = (min(newest.size) // 2 * 2, newest.size[1] // 2 * 2)
     centre = np.array([0.0, 0.0, ROOM_RADIUS_MM * 0.8])
-    room = Room(centre, ROOM_RADIUS_MM, panel, view)
-    sliding = SlidingLifter(lifter, newest.size, newest.fps, smooth)
+    room = Room(centre, ROOM_RADIUS_MM * (2 if everybody else 1), panel, view)
+    crowd = LivePeople(
+        lambda: SlidingLifter(lifter, newest.size, newest.fps, smooth),
+        detector.layout,
+        newest.size,
+        newest.fps,
+    )
     size = (newest.size[0] // 2 * 2 + panel[0], panel[1])
     report, started = Report(), time.monotonic()
     moments, shown = tee(newest)
@@ -208,7 +215,7 @@ def run_live(
         with suppress(KeyboardInterrupt):
             # The next frame's people are looked for while this one's are lifted.
             for moment, people in ahead(detections):
-                picture = _draw(moment, people, detector, sliding, room, camera_pitch)
+                picture = _draw(moment, people, crowd, room, camera_pitch, everybody)
                 report.note(moment)
                 _caption(picture, report.now())
                 # The film shows the picture for the dropped frames before it, too.
@@ -236,24 +243,26 @@ def _caption(picture: Frame, text: str) -> None:
 def _draw(
     moment: Moment,
     people: np.ndarray,
-    detector: Pose2D,
-    sliding: SlidingLifter,
+    crowd: LivePeople,
     room: Room,
     camera_pitch: float,
+    everybody: bool,
 ) -> Frame:
     """The picture of a moment: left the frame, right the room."""
-    poses: np.ndarray = np.zeros((0, 17, 3))
-    seen: np.ndarray = np.zeros((0, 17), dtype=bool)
-    if len(people):
-        areas = [np.prod(box[2:] - box[:2]) for box in map(bounding_box, people)]
-        keypoints = detector.layout.to_h36m(people[int(np.argmax(areas))])
-        world = camera_to_world(sliding(keypoints, moment.source_time), camera_pitch)
-        world[:, 2] -= world[:, 2].min()
-        poses, seen = world[None], keypoints[None, :, 2] > 0
-        draw_2d(moment.frame, keypoints)
+    seconds = moment.source_time
+    if everybody:
+        numbers, keypoints, poses = crowd.everybody(moment.frame, people, seconds)
+    else:
+        numbers, keypoints, poses = crowd.largest(people, seconds)
+    spots = crowd.spots(numbers, keypoints, poses, seconds)
+    poses = camera_to_world(poses, camera_pitch)
+    poses[..., :2] += spots[:, None]
+    poses[..., 2] -= poses[..., 2].min(axis=1, keepdims=True)
+    for number, points in zip(numbers, keypoints, strict=True):
+        draw_2d(moment.frame, points, str(number + 1) if everybody else "")
     width, height = room.size
     picture = np.empty((height, moment.frame.shape[1] // 2 * 2 + width, 3), dtype=np.uint8)
     left, right = np.split(picture, [picture.shape[1] - width], axis=1)
     left[:] = moment.frame[: left.shape[0], : left.shape[1]]
-    room.draw(right, poses, seen, moment.source_time)
+    room.draw(right, poses, keypoints[..., 2] > 0, seconds)
     return picture

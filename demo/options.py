@@ -137,7 +137,7 @@ def _check_live(options: argparse.Namespace) -> None:
     if not options.no_window and not has_display():
         raise UserError("there is no display for a window; give --no-window (and --record)")
     for given, flag, remedy in (
-        (options.person != "largest", "--person", "live, the largest person is followed"),
+        (options.person not in ("largest", "all"), "--person", "live, largest or all"),
         (options.save_keypoints, "--save-keypoints", "live, no keypoints are kept"),
         (len(options.formats) < len(EXPORTERS), "--formats", "live, --record writes a film"),
         (options.free_bones, "--free-bones", "live, they always are as the network gives them"),

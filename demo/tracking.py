@@ -131,12 +131,13 @@ class Tracker:
         self._rate = min(1.0, 1 / (LOOKS_SECONDS * fps))
         self._frame = -1
 
-    def update(self, people: Found, looks: np.ndarray | None = None) -> list[int]:
+    def update(self, people: Found, looks: np.ndarray | None = None, frames: int = 1) -> list[int]:
         """The number of each person in the next frame, 0 the first to appear.
 
-        looks: (P, D) of demo/looks.py, where they are known.
+        looks: (P, D) of demo/looks.py, where they are known; frames: how many have gone by since
+        the last call, this one included.
         """
-        self._frame += 1
+        self._frame += frames
         alive = {
             index: person
             for index, person in enumerate(self._people)

@@ -149,3 +149,36 @@ def test_live_the_largest_person_stands_on_the_floor_of_the_room(tmp_path, monke
 def body_size_in_pixels(keypoints: np.ndarray) -> float:
     flat = np.concatenate([keypoints[:, :2], np.zeros((17, 1))], axis=1)
     return 2290 / millimetres_per_unit(flat[None])
+
+
+def test_live_everybody_has_a_number_a_size_and_a_place(tmp_path, monkeypatch):
+    """A tall person walks to the right, a small one (a child near, or somebody far) to the left."""
+    drawn, told = [], []
+    path = make_video(tmp_path / "count.mp4", 40, size=(200, 200), fps=100)
+    monkeypatch.setattr(Room, "draw", lambda self, panel, *what: drawn.append(what))
+    monkeypatch.setattr(
+        "demo.live.draw_2d", lambda frame, points, text: told.append((text, points))
+    )
+
+    class Two(Reader):
+        layout = H36M_17
+
+        def __call__(self, frames):
+            for frame in frames:
+                t = number_in(frame)
+                pair = np.stack([body(TALL, 60 + t), body(SMALL, 140 - t)])
+                yield pair[:: 1 if t % 3 else -1].astype(np.float32)
+
+    report = run_live(str(path), Two(), FlatLifter(), View(), window=False, everybody=True)
+    assert report.shown == len(drawn) and len(told) == 2 * len(drawn)
+    heights = {}
+    for text, points in told:
+        heights.setdefault(text, set()).add(round(float(np.ptp(points[:, 1]))))
+    assert sorted(map(len, heights.values())) == [1, 1]  # a number is one person's
+    poses, seen, _ = drawn[0]
+    assert poses.shape == (2, 17, 3) and seen.shape == (2, 17)
+    tall, small = sorted(poses, key=lambda pose: pose[0, 1])  # who looks larger is nearer
+    assert tall[0, 0] < small[0, 0]
+    for pose in (tall, small):  # both of average size, on the floor
+        assert body_size(pose) == pytest.approx(1, rel=1e-3)
+        assert pose[:, 2].min() == pytest.approx(0, abs=1e-6)
