@@ -27,6 +27,7 @@ from tests.keypoint_samples import (
     Write,
     alphapose,
     check,
+    clip,
     flat,
     folder_of,
     js,
@@ -161,6 +162,25 @@ def test_whole_pixels_and_people_who_stand_still_are_no_marks(tmp_path):
                       still):  # fmt: skip
         path = npz(keypoints=keypoints, layout="coco17")(tmp_path)
         check(read_keypoints(str(path)), keypoints, range(FRAMES))
+
+
+def test_fast_arms_on_whole_pixels_are_no_marks_but_a_mark_among_several_people_is(tmp_path):
+    """300 frames in which hands swing by a fifth of the person from frame to frame, and return."""
+    time = np.arange(300)[:, None]
+    people = np.stack([clip(frames=300) * [0.1, 1, 1] + [300 * n, 0, 0] for n in range(3)])
+    people[:, :, 9:11, 0] += 60 * np.abs(time % 4 - 2)
+    people[..., :2] = np.round(people[..., :2] / 2) * 2
+    unseen = np.zeros(people.shape[:3], dtype=bool)
+    for marked in (False, True):
+        if marked:
+            unseen[1, 40:80, 5] = True
+            people[unseen] = (500, 20, 0.8)
+        content = [
+            {"image_id": f, "keypoints": flat(person[f])} for f in range(300) for person in people
+        ]
+        found = read_keypoints(str(js(content)(tmp_path)))
+        seen = found.keypoints.reshape(300, 3, 17, 3)[..., 2] > 0
+        np.testing.assert_array_equal(seen.swapaxes(0, 1), ~unseen)
 
 
 # --- What is said -------------------------------------------------------------------------------
