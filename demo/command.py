@@ -15,11 +15,13 @@ from demo.detectors import choose_detector
 from demo.export import Export, export_poses, result_paths
 from demo.images import images_of
 from demo.keypoint_files import files_of, read_keypoints, save_keypoints
+from demo.matching import match
 from demo.onnx_lifter import OnnxLifter
 from demo.options import parse_options
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.pipeline import VideoLifter, people_in_video
 from demo.readers import is_stream
+from demo.summary import summary
 from demo.tracking import choose, follow
 from demo.video import Video
 from lib.errors import UserError
@@ -121,6 +123,8 @@ def write_files(
             Export(poses, options.video, options.view, on_frame), folder, name, options.formats
         ),
     )
+    for line in summary(people, poses):
+        print(line)
     print(progress.line(people.num_frames))
     fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"
     print(
@@ -157,22 +161,20 @@ def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLift
 
 
 def people_in_file(options: argparse.Namespace) -> People:
-    """The wanted people of --keypoints, with the rate and size of --video, if there is one."""
-    size, fps, count = options.size, options.fps, 0
+    """The wanted people of --keypoints, with the times and size of --video, if there is one."""
     if options.video:
         with Video(options.video) as video:
-            size, fps, count = video.size, fps or video.fps, video.count
-    people = read_keypoints(options.keypoints, options.layout, size, count)
-    for told in people.assumed:
-        print(f"{options.keypoints}: {told}")
-    if not (fps or people.fps):
+            size, count = video.stored_size, video.count
+            people = read_keypoints(options.keypoints, options.layout, size, count)
+            people, told = match(people, video, options.fps)
+    else:
+        people = read_keypoints(options.keypoints, options.layout, options.size)
+        people, told = people.filmed(options.fps), []
+    for line in (*people.assumed, *told):
+        print(f"{options.keypoints}: {line}")
+    if not people.fps:
         tell_assumed_rate(options.keypoints)
-    if count and abs(people.num_frames - count) > 0.05 * count:
-        print(
-            f"{options.keypoints}: {people.num_frames} frames, but {options.video} has {count};"
-            " are they of this video?"
-        )
-    people = people.filmed(fps or people.fps or ASSUMED_FPS)
+    people = people.filmed(people.fps or ASSUMED_FPS)
     people.check_facts()
     return choose(follow(people), options.person)
 

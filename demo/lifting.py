@@ -1,13 +1,8 @@
-"""Lifting a track of any length with a model that takes clips of T frames.
+"""Lifting a track of any length and frame rate with a model that takes clips of T frames.
 
-The clips overlap and are blended by weight, so no time is stretched and nothing jumps where one
-clip ends; a track shorter than T is continued by reflection and cut back.
-
-The network is shown people about as large and as central in the picture as in its training. One
-trained on Human3.6M's square pictures has never seen a person who fills a tall one, one who is
-tiny, or one at its upper border, and bends them out of shape. A longer lens and a turned camera
-would have filmed nearly the same; so the picture is cropped, once for the whole video, but only as
-far as needed.
+The network knows motion at a rate of its own: a track is brought to it, lifted, and brought back
+to the times of the video. The clips overlap and are blended by weight, so no time is stretched and
+nothing jumps where one clip ends; a track shorter than T is continued by reflection and cut back.
 """
 
 from dataclasses import dataclass
@@ -15,50 +10,23 @@ from typing import Protocol
 
 import numpy as np
 
-from lib.camera import to_screen
+from demo.framing import Framing
+from demo.poses import bone_variation, fit_bones
+from demo.timeline import at_times, even_times
+from demo.tracks import Track
+from demo.world import millimetres_per_unit
 from lib.evaluation.frames import blend_weights
-
-# The range of a person's longer side, in half picture widths. Outside of it, poses get worse.
-EXTENT = (0.6, 1.2)
-# Where the middle of a person's box may lie, on the screen.
-MIDDLE = np.array([[-0.6, -0.05], [0.6, 0.2]])
 
 
 class Lifter(Protocol):
     """What lifting needs to know of a model."""
 
     n_frames: int  # T
+    frame_rate: float  # of the clips, frames a second
 
     def lift(self, clips: np.ndarray) -> np.ndarray:
         """(N, T, 17, 3) x, y on the normalised screen, confidence -> (N, T, 17, 3)."""
         ...
-
-
-@dataclass(frozen=True)
-class Framing:
-    """A square window: its centre (2,), and the pixels from there to its side."""
-
-    centre: np.ndarray
-    half: float
-
-    @classmethod
-    def of(cls, keypoints: np.ndarray, size: tuple[int, int]) -> "Framing":
-        """The whole picture if it suits the person (F, J, 3), else what comes nearest to it."""
-        seen = keypoints[..., 2].max(axis=-1) > 0
-        points = keypoints[seen if seen.any() else ..., :, :2].astype(np.float64)
-        low, high = points.min(axis=1), points.max(axis=1)
-        extent = max(float(np.median((high - low).max(axis=-1))), 1e-6)
-        half = float(np.clip(size[0] / 2, extent / EXTENT[1], extent / EXTENT[0]))
-        middle = np.median((low + high) / 2, axis=0)
-        wanted = np.clip((middle - np.array(size) / 2) / half, *MIDDLE)
-        return cls(middle - wanted * half, half)
-
-    def to_screen(self, keypoints: np.ndarray) -> np.ndarray:
-        """Pixels (..., 3: x, y, confidence) -> normalised screen, as lib.camera's."""
-        screen = keypoints.astype(np.float32)
-        in_window = keypoints[..., :2] - (self.centre - self.half)
-        screen[..., :2] = to_screen(in_window, (2 * self.half, 2 * self.half))
-        return screen
 
 
 def reflected(index: np.ndarray, length: int) -> np.ndarray:
@@ -98,8 +66,52 @@ def bridge_confidence(screen: np.ndarray) -> np.ndarray:
     return bridged
 
 
-def lift_track(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:
-    """(F, 17, 3) x, y on the normalised screen, confidence -> (F, 17, 3), root at 0."""
+@dataclass(frozen=True)
+class Lifted:
+    """A track in 3D.
+
+    pose: (F, 17, 3) mm in camera axes, root at 0; bone_variation: see demo.poses.Poses;
+    mm_per_pixel: of the picture, at the person.
+    """
+
+    pose: np.ndarray
+    bone_variation: float
+    mm_per_pixel: float
+
+
+def lift_track(lifter: Lifter, track: Track, size: tuple[int, int], constant_bones: bool) -> Lifted:
+    """size: of the picture in pixels; constant_bones: each bone has one length in all frames."""
+    framing = Framing.along(track.joints, track.times, size)
+    screen = bridge_confidence(framing.to_screen(track.joints))
+    pose = lift_screen(lifter, screen, track.times)
+    scale = millimetres_per_unit(pose)
+    pose = pose * np.float32(scale)
+    return Lifted(
+        fit_bones(pose) if constant_bones else pose,
+        bone_variation(pose),
+        scale / float(np.median(framing.half)),
+    )
+
+
+def lift_screen(lifter: Lifter, screen: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(F, 17, 3) x, y on the normalised screen, confidence -> (F, 17, 3), root at 0.
+
+    times: (F,) seconds. A faster video than the network's is lifted in several interleaved parts,
+    so that each of its frames is seen.
+    """
+    parts = 1
+    if len(times) > 1:
+        parts = max(1, round(1 / float(np.median(np.diff(times))) / lifter.frame_rate))
+    grid = even_times(times[0], times[-1], parts * lifter.frame_rate)
+    even = at_times(screen, times, grid)
+    poses = np.empty_like(even)
+    for part in range(min(parts, len(even))):
+        poses[part::parts] = lift_even(lifter, even[part::parts])
+    return at_times(poses, grid, times)
+
+
+def lift_even(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:
+    """As `lift_screen`, of frames at the network's own rate."""
     length, n_frames = len(screen), lifter.n_frames
     frames = clip_frames(length, n_frames)
     weights = blend_weights(n_frames)

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from einops import rearrange
 
-from demo.lifting import Framing, Lifter
+from demo.framing import Framing
+from demo.lifting import Lifter
 from demo.live_people import LivePeople
 from demo.people import Pose2D, bounding_box
 from demo.readers import is_stream
@@ -100,8 +101,9 @@ class Newest:
 class SlidingLifter:
     """3D poses of one person, frame by frame, each from the T moments up to it."""
 
-    def __init__(self, lifter: Lifter, size: tuple[int, int], fps: float, smooth: bool) -> None:
-        self._lifter, self._size, self._fps, self._smooth = lifter, size, fps, smooth
+    def __init__(self, lifter: Lifter, size: tuple[int, int], smooth: bool) -> None:
+        self._lifter, self._size, self._smooth = lifter, size, smooth
+        self._span = lifter.n_frames / lifter.frame_rate  # seconds that a clip shows
         self._last = np.zeros((17, 3))  # the latest keypoints as they came
         self._start_anew()
 
@@ -121,7 +123,7 @@ class SlidingLifter:
         if self._smooth:
             keypoints = self._smoothed(keypoints, seconds)
         self._past.append((seconds, keypoints))
-        while seconds - self._past[0][0] > self._lifter.n_frames / self._fps:
+        while seconds - self._past[0][0] > self._span:
             self._past.popleft()
         pose = self._lifter.lift(self._window(seconds)[None])[0, -1]
         pose = pose - pose[0]
@@ -138,13 +140,13 @@ class SlidingLifter:
         return np.concatenate([self._filter(keypoints[:, :2], elapsed), keypoints[:, 2:]], axis=-1)
 
     def _window(self, seconds: float) -> np.ndarray:
-        """(T, 17, 3) normalised, at the source's own frame rate even where frames were dropped."""
+        """(T, 17, 3) normalised, at the network's own frame rate whatever the source's."""
         times = np.array([moment for moment, _ in self._past])
         known = rearrange([keypoints for _, keypoints in self._past], "n j d -> n (j d)")
-        wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._fps
+        wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._lifter.frame_rate
         points = np.stack([np.interp(wanted, times, column) for column in known.T], axis=-1)
         points = rearrange(points, "t (j d) -> t j d", d=3)
-        return Framing.of(points, self._size).to_screen(points)
+        return Framing.along(points, wanted, self._size).to_screen(points)
 
 
 @dataclass
@@ -201,7 +203,7 @@ def run_live(
     centre = np.array([0.0, 0.0, ROOM_RADIUS_MM * 0.8])
     room = Room(centre, ROOM_RADIUS_MM * (2 if everybody else 1), panel, view)
     crowd = LivePeople(
-        lambda: SlidingLifter(lifter, newest.size, newest.fps, smooth),
+        lambda: SlidingLifter(lifter, newest.size, smooth),
         detector.layout,
         newest.size,
         newest.fps,

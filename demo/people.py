@@ -5,21 +5,19 @@ confidence, 0 where it was not found.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from demo.readers import ASSUMED_FPS as ASSUMED_FPS
 from demo.readers import MAX_FPS
+from demo.video import square_size
 from lib.errors import UserError
 from lib.film import Frame
 from lib.keypoints import Layout
-from lib.skeleton import H36M
 
 LARGEST_PIXEL = 1e6  # coordinates beyond it are nonsense
-LEG = 0.9  # length of a thigh or shin against the trunk's
 
 Found = np.ndarray  # (P, J, 3) float32: the people of one frame; P = 0: nobody
 
@@ -62,9 +60,13 @@ class People:
     """Who was seen when: a row for each sighting, in the order of the frames.
 
     keypoints: (N, J, 3) float32. frame: (N,), from 0 to F - 1. person: (N,), 1 the first to appear;
-    0 everywhere: nobody was followed yet. fps: frames a second, 0: unknown; size: width and height
-    of the picture, None: unknown. assumed: what was taken for granted in reading a keypoint file,
-    a sentence each. looks: (N, D) as demo/looks.py describes people, None: unknown.
+    0 everywhere: nobody was followed yet. fps: frames a second, on average, 0: unknown; times:
+    (F,) seconds of each frame, None: evenly `fps`. size: width and height of the picture, None:
+    unknown; pixel_aspect: how many times wider than high its pixels are. cuts: rising, the frames
+    that begin a new shot. assumed: what was taken for granted in reading a keypoint file, a
+    sentence each. looks: (N, D) as demo/looks.py describes people, None: unknown. Once people were
+    chosen among those found: crowd: the number of each who was found, and in how many frames;
+    tracked: (N,) the number a sighting had among them.
     """
 
     keypoints: np.ndarray
@@ -76,6 +78,11 @@ class People:
     size: tuple[int, int] | None = None
     assumed: tuple[str, ...] = ()
     looks: np.ndarray | None = None
+    times: np.ndarray | None = None
+    pixel_aspect: float = 1.0
+    cuts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    crowd: tuple[tuple[int, int], ...] = ()
+    tracked: np.ndarray | None = None
 
     @classmethod
     def of_frames(
@@ -102,11 +109,42 @@ class People:
             frame=self.frame[rows],
             person=self.person[rows],
             looks=None if self.looks is None else self.looks[rows],
+            tracked=None if self.tracked is None else self.tracked[rows],
         )
 
     def filmed(self, fps: float, size: tuple[int, int] | None = None) -> "People":
         """The same with this frame rate and size, where they are known, in place of their own."""
-        return replace(self, fps=fps or self.fps, size=size or self.size)
+        times = self.times if not fps or fps == self.fps else None
+        return replace(self, fps=fps or self.fps, size=size or self.size, times=times)
+
+    def at(self, times: Sequence[float]) -> "People":
+        """The same with the times of its frames, in seconds; the first is at 0 then.
+
+        Raises UserError: they are too few, or do not rise.
+        """
+        known = np.array(times[: self.num_frames], dtype=np.float64)
+        if len(known) < self.num_frames or not (np.diff(known, prepend=-np.inf) > 0).all():
+            raise UserError(
+                f"{len(known)} times for {self.num_frames} frames; give one for each, in seconds,"
+                " each later than the one before"
+            )
+        fps = (len(known) - 1) / (known[-1] - known[0]) if len(known) > 1 else self.fps
+        return replace(self, times=known - known[:1], fps=float(fps))
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(F,) the time of each frame."""
+        if self.times is not None:
+            return self.times
+        return np.arange(self.num_frames) / (self.fps or ASSUMED_FPS)
+
+    def in_square_pixels(self) -> "People":
+        """The same in the picture as it is shown."""
+        if self.size is None or self.pixel_aspect == 1:
+            return self
+        size = square_size(self.size, self.pixel_aspect)
+        scale = np.array([*np.divide(size, self.size), 1], dtype=np.float32)
+        return replace(self, keypoints=self.keypoints * scale, size=size, pixel_aspect=1.0)
 
     def check_facts(self) -> tuple[float, tuple[int, int]]:
         """Frame rate and size, which lifting needs. Raises UserError: missing or impossible."""
@@ -126,19 +164,6 @@ class People:
         """(P,) the people's numbers."""
         return np.unique(self.person)
 
-    @cached_property
-    def filled(self) -> np.ndarray:
-        """(P, F, J, 3): everybody in every frame, unseen keypoints with a confidence of 0."""
-        everybody = [self.only(self.person == number) for number in self.numbers]
-        return np.stack(
-            [fill_gaps(p.keypoints, p.frame, p.num_frames, p.layout.mirror) for p in everybody]
-        )
-
-    @cached_property
-    def h36m(self) -> np.ndarray:
-        """(P, F, 17, 3): `filled` as Human3.6M's joints."""
-        return np.stack([with_straight_legs(self.layout.to_h36m(track)) for track in self.filled])
-
 
 def bounding_box(keypoints: np.ndarray) -> np.ndarray:
     """(J, 3) -> x0, y0, x1, y1 of the keypoints with any confidence."""
@@ -152,47 +177,3 @@ def without_nonsense(keypoints: np.ndarray) -> np.ndarray:
     """(..., 3) or more: keypoints with impossible numbers become 0, that is unseen."""
     sane = (np.abs(keypoints) < LARGEST_PIXEL).all(axis=-1)  # NaN is not below it
     return np.where(sane[..., None], keypoints, 0)
-
-
-def fill_gaps(
-    keypoints: np.ndarray, frame: np.ndarray, num_frames: int, mirror: tuple[int, ...]
-) -> np.ndarray:
-    """One person's sightings (N, J, 3) and their frames (N,) -> (F, J, 3).
-
-    A keypoint that was not seen in a frame lies between its neighbours in time, with confidence 0;
-    one that was never seen lies on its mirror image, or else in the middle of the body.
-    mirror: where each keypoint's counterpart on the other side is found.
-    """
-    filled = np.zeros((num_frames, len(mirror), 3), dtype=np.float32)
-    filled[frame] = without_nonsense(keypoints)
-    seen = np.asarray(filled[..., 2] > 0)  # (F, J)
-    if seen.all():
-        return filled
-    times = np.arange(num_frames)
-    ever = np.flatnonzero(seen.any(axis=0))
-    never = np.flatnonzero(~seen.any(axis=0))
-    if not len(ever):
-        raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
-    for joint in ever:
-        known = np.flatnonzero(seen[:, joint])
-        for axis in (0, 1):
-            filled[:, joint, axis] = np.interp(times, known, filled[known, joint, axis])
-    middle = filled[:, ever, :2].mean(axis=1)
-    for joint in never:
-        filled[:, joint, :2] = middle if mirror[joint] in never else filled[:, mirror[joint], :2]
-    filled[~seen, 2] = 0
-    return filled
-
-
-def with_straight_legs(track: np.ndarray) -> np.ndarray:
-    """(F, 17, 3): knees and ankles that are never seen are straight below the hips."""
-    never = (track[..., 2] == 0).all(axis=0)
-    standing = track.copy()
-    trunk = track[:, H36M.index("thorax"), :2] - track[:, H36M.index("pelvis"), :2]
-    for side in ("left", "right"):
-        for above, below in (("hip", "knee"), ("knee", "ankle")):
-            joint = H36M.index(f"{side}_{below}")
-            if never[joint]:
-                standing[:, joint, :2] = standing[:, H36M.index(f"{side}_{above}"), :2]
-                standing[:, joint, 1] += LEG * np.linalg.norm(trunk, axis=-1)
-    return standing

@@ -12,13 +12,13 @@ import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import DETECTORS, choose_detector
-from demo.lifting import Framing, bridge_confidence, lift_track
+from demo.lifting import lift_track
 from demo.people import ASSUMED_FPS, Detector, People
-from demo.poses import Poses, bone_variation, fit_bones
-from demo.smoothing import smooth_track
+from demo.poses import Poses
 from demo.tracking import choose, follow
+from demo.tracks import Timeline, tracks_of
 from demo.video import Video, find_video
-from demo.world import estimate_pitch, millimetres_per_unit, places, to_room
+from demo.world import estimate_pitch, places, to_room
 from lib.errors import UserError
 from lib.keypoints import find_layout
 from lib.skeleton import H36M
@@ -40,10 +40,12 @@ def people_in_video(
 ) -> People:
     """Detect and follow the wanted people. Raises UserError.
 
-    video: at its start; person: 'largest', 'all' or a number; fps: in place of the video's own.
+    video: at its start; person: 'largest', 'all' or a number; fps: in place of the video's own
+    times.
     """
     people = detect_people(video, detector, on_frame)
-    return choose(follow(people.filmed(fps or video.fps or ASSUMED_FPS)), person)
+    people = people.filmed(fps or video.fps or ASSUMED_FPS)
+    return choose(follow(people if fps else people.at(video.times)), person)
 
 
 class VideoLifter:
@@ -62,6 +64,7 @@ class VideoLifter:
             )
         self._model, self._flip, self._device = model.to(device), flip, device
         self.n_frames: int = model.n_frames
+        self.frame_rate: float = model.frame_rate
         # On a GPU, where launching the kernels of one clip takes longer than running them.
         self._one_clip: Callable[[Tensor], Tensor] | None = None
         self.backend = ""  # what computes the scan, in words
@@ -182,35 +185,37 @@ class VideoLifter:
         camera_pitch: float | None = None,
         constant_bones: bool = True,
     ) -> Poses:
-        """Lift each person, then put them into one room. Raises UserError.
+        """Lift each person in each shot, then put them into one room. Raises UserError.
 
         constant_bones: keep the directions of the network's bones, but give each bone one length
-        for the whole video, left and right alike.
+        in a shot, left and right alike.
         """
+        people.check_facts()
+        people = people.in_square_pixels()
         fps, size = people.check_facts()
-        tracks = list(people.h36m)
+        tracks = tracks_of(people)
         if smooth:
-            tracks = [smooth_track(track, fps) for track in tracks]
-        poses, scales, variation = [], [], []
-        for track in tracks:
-            framing = Framing.of(track, size)
-            pose = lift_track(self, bridge_confidence(framing.to_screen(track)))
-            scale = millimetres_per_unit(pose)
-            pose = pose * np.float32(scale)
-            variation.append(bone_variation(pose))
-            poses.append(fit_bones(pose) if constant_bones else pose)
-            scales.append(scale / framing.half)  # mm per pixel
-        pitch = estimate_pitch(poses, fps) if camera_pitch is None else float(camera_pitch)
-        world = np.stack([to_room(pose, pitch, fps) for pose in poses])
-        if len(tracks) > 1:
-            world[..., :2] += places(tracks, scales, size)[:, None, None, :]
+            tracks = [track.smoothed() for track in tracks]
+        lifted = [lift_track(self, track, size, constant_bones) for track in tracks]
+        poses = [one.pose for one in lifted]
+        times = [track.times for track in tracks]
+        pitch = estimate_pitch(poses, times) if camera_pitch is None else float(camera_pitch)
+        world = [to_room(pose, pitch, seconds) for pose, seconds in zip(poses, times, strict=True)]
+        if len(people.numbers) > 1:
+            joints = [track.joints for track in tracks]
+            spots = places(joints, [one.mm_per_pixel for one in lifted], size)
+            for pose, spot in zip(world, spots, strict=True):
+                pose[..., :2] += spot.astype(np.float32)
+        timeline = Timeline.of(tracks, people)
         return Poses(
             persons=people.numbers,
-            keypoints_2d=np.stack(tracks),
-            pose_3d=np.stack(poses),
-            pose_world=world,
-            bone_variation=np.array(variation),
+            keypoints_2d=timeline.whole([track.joints for track in tracks], unseen=2),
+            pose_3d=timeline.whole(poses),
+            pose_world=timeline.whole(world),
+            bone_variation=timeline.mean([one.bone_variation for one in lifted]),
             fps=fps,
             size=size,
             camera_pitch=pitch,
+            times=people.seconds,
+            stretch=timeline.stretch,
         )

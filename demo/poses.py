@@ -1,7 +1,6 @@
 """What the demo computes: 2D keypoints and 3D poses of each person in each frame."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -19,8 +18,12 @@ class Poses:
     bone_variation: (P,) how much the bone lengths of the network's own poses vary, standard
     deviation over mean, averaged over the bones; in the poses above they are constant unless
     asked otherwise.
-    Lengths are like millimetres: scaled, once for each person and the whole video, to a body of
-    average size. A single camera does not know true sizes.
+    fps: frames a second, on average; times: (F,) seconds of each frame, from 0.
+    size: width and height of the video in square pixels, as it is shown, as keypoints_2d are.
+    stretch: (P, F) 1 for a person's first stretch (one shot, seen without a long absence), 2 for
+    the next …; 0 where the person is not there, and as in the nearest frame in which they are.
+    Lengths are like millimetres: scaled, once for each stretch, to a body of average size. A single
+    camera does not know true sizes.
     """
 
     persons: np.ndarray
@@ -29,26 +32,20 @@ class Poses:
     pose_world: np.ndarray
     bone_variation: np.ndarray
     fps: float
-    size: tuple[int, int]  # width, height of the video
+    size: tuple[int, int]
     camera_pitch: float  # degrees the camera looks down
+    times: np.ndarray
+    stretch: np.ndarray
 
     @property
     def confidence(self) -> np.ndarray:
         """(P, F, 17)"""
         return self.keypoints_2d[..., 2]
 
-    @cached_property
+    @property
     def present(self) -> np.ndarray:
-        """(P, F) whether a person has come and not yet gone: from the first sight to the last."""
-        seen = self.confidence.max(axis=-1) > 0
-        come = np.logical_or.accumulate(seen, axis=1)
-        stays = np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
-        return come & stays
-
-    @cached_property
-    def times(self) -> np.ndarray:
-        """(F,) seconds from the first frame."""
-        return np.arange(self.num_frames) / self.fps
+        """(P, F) whether a person has come and not yet gone."""
+        return self.stretch > 0
 
     @property
     def num_frames(self) -> int:

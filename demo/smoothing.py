@@ -39,17 +39,18 @@ class OneEuro:
         return self._points.astype(points.dtype)
 
 
-def smooth_track(keypoints: np.ndarray, fps: float) -> np.ndarray:
+def smooth_track(keypoints: np.ndarray, times: np.ndarray) -> np.ndarray:
     """(F, J, 3) -> the same, smoothed without delay: the mean of a pass forth and one back.
 
-    The confidences stay as they are.
+    times: (F,) seconds. The confidences stay as they are.
     """
     xy = keypoints[..., :2]
     scale = float(np.median(np.ptp(xy, axis=1).max(axis=-1)))
     forth, back = OneEuro(scale), OneEuro(scale)
     passes = np.zeros_like(xy)
+    steps = np.diff(times)
     for frame in range(len(xy)):
-        passes[frame] += forth(xy[frame], 1 / fps) / 2
+        passes[frame] += forth(xy[frame], steps[frame - 1] if frame else 0.0) / 2
     for frame in reversed(range(len(xy))):
-        passes[frame] += back(xy[frame], 1 / fps) / 2
+        passes[frame] += back(xy[frame], steps[frame] if frame < len(steps) else 0.0) / 2
     return np.concatenate([passes, keypoints[..., 2:]], axis=-1)

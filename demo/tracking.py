@@ -20,6 +20,8 @@ PATIENCE = 2.0
 MOMENT = 0.6
 # Tracks shorter than this (seconds) are a detector's false alarms, unless nothing longer exists.
 MIN_SECONDS = 0.25
+# Whoever is seen in a smaller share of the frames, and never for so long (seconds), is nobody.
+LEAST_SHARE, LEAST_SECONDS = 0.02, 1.0
 # Two detections look like one person where their boxes or their keypoints agree this much.
 MIN_AGREEMENT = 0.25
 # The distance at which the closeness of keypoints is 1/e, in sizes of the box. It grows with the
@@ -243,7 +245,7 @@ def choose(people: People, person: str) -> People:
     """The wanted people: by number, 'largest' or 'all'.
 
     'largest' follows the largest person; where they are out of sight, the next largest.
-    Raises UserError.
+    Raises UserError: there is nobody, or next to nobody.
     """
     numbers = people.numbers.tolist()
     if not numbers:
@@ -251,10 +253,12 @@ def choose(people: People, person: str) -> People:
             "nobody was found in the whole video; try another --detector, or a video where the"
             " person is larger and in full view"
         )
-    if person == "all":
-        return people
-    if person == "largest":
-        return _largest(people)
+    crowd = tuple((n, int((people.person == n).sum())) for n in numbers)
+    people = replace(people, crowd=crowd, tracked=people.person)
+    if person in ("all", "largest"):
+        chosen = people if person == "all" else _largest(people)
+        _refuse_too_little(chosen)
+        return chosen
     number = parse_whole(person)
     if number not in numbers:
         frames = {n: people.frame[people.person == n] for n in numbers}
@@ -263,6 +267,19 @@ def choose(people: People, person: str) -> People:
             f"--person {person}: give largest, all or a number of the people found ({listed})"
         )
     return people.only(people.person == number)
+
+
+def _refuse_too_little(people: People) -> None:
+    """Raises UserError where what was found is too little to be somebody."""
+    frames, fps = np.unique(people.frame), people.fps or ASSUMED_FPS
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
+    longest = max(len(run) for run in runs)
+    if len(frames) < LEAST_SHARE * people.num_frames and longest < LEAST_SECONDS * fps:
+        raise UserError(
+            f"something like a person was found in {len(frames)} of {people.num_frames} frames"
+            f" only (frames {frames[0]} to {frames[-1]}), too little to lift; cut the video to the"
+            f" part with a person, or give --person {people.numbers[0]} to see it all the same"
+        )
 
 
 def _largest(people: People) -> People:

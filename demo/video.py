@@ -102,7 +102,7 @@ class Video:
         self.start, self.fps, self.count = start, self._reader.fps, self._reader.count
         self.pixel_aspect = self._reader.pixel_aspect
         self.stored_size = (int(first.shape[1]), int(first.shape[0]))
-        self.size = _square(self.stored_size, self.pixel_aspect)
+        self.size = square_size(self.stored_size, self.pixel_aspect)
         self._first: Frame | None = (
             first if self.size == self.stored_size else self._reader.retrieve(self.size)
         )
@@ -148,7 +148,7 @@ def _open(source: str | int) -> Reader:
     return ImageReader(images, 1 / ASSUMED_FPS) if images else FileReader(source)
 
 
-def _square(size: tuple[int, int], aspect: float) -> tuple[int, int]:
+def square_size(size: tuple[int, int], aspect: float) -> tuple[int, int]:
     """The size in square pixels: the longer side of a pixel is kept, as browsers do."""
     if aspect >= 1:
         return round(size[0] * aspect), size[1]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from demo.poses import bone_lengths, unit
+from demo.timeline import averaged
 from lib.camera import camera_to_world
 from lib.skeleton import H36M
 
@@ -51,14 +52,16 @@ def _huber(error: np.ndarray, width: float) -> np.ndarray:
     return np.where(error < 1, error**2 / 2, error - 0.5)
 
 
-def estimate_pitch(poses: list[np.ndarray], fps: float) -> float:
+def estimate_pitch(poses: list[np.ndarray], times: list[np.ndarray]) -> float:
     """How far the camera looks down, in degrees, from people's poses (F, 17, 3) in camera mm.
+
+    times: (F,) seconds of each one's frames.
 
     Three signs of the vertical: the trunk of people who stand, the line from their feet to the
     pelvis, and the line between two feet that both rest on the ground, which is level.
     """
     upright, feet = [], []
-    for pose in poses:
+    for pose, seconds in zip(poses, times, strict=True):
         standing = _standing(pose)
         if not standing.any():
             standing = np.ones(len(pose), dtype=bool)
@@ -70,7 +73,7 @@ def estimate_pitch(poses: list[np.ndarray], fps: float) -> float:
             upright.append(np.rad2deg(np.arctan2(-up[:, 2], -up[:, 1])))
         between = ankles[1] - ankles[0]
         if len(pose) > 1:
-            speed = np.linalg.norm(np.gradient(between, axis=0), axis=-1) * fps
+            speed = np.linalg.norm(np.gradient(between, seconds, axis=0), axis=-1)
             apart = np.linalg.norm(between, axis=-1) > FEET_APART_MM
             feet.append(between[apart & (speed < STILL_MM_PER_SECOND)])
     angles = np.concatenate(upright)
@@ -84,22 +87,18 @@ def estimate_pitch(poses: list[np.ndarray], fps: float) -> float:
     return float(candidates[cost.argmin()])
 
 
-def floor_height(world: np.ndarray, fps: float) -> np.ndarray:
-    """(F,) height of the lowest joint of (F, 17, 3), averaged over a moment."""
-    lowest = world[..., 2].min(axis=-1)
-    reach = round(3 * FLOOR_SECONDS * fps)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(FLOOR_SECONDS * fps, 1e-9)) ** 2)
-    padded = np.pad(lowest, reach, mode="edge")
-    return np.convolve(padded, kernel / kernel.sum(), mode="valid")
+def floor_height(world: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(F,) height of the lowest joint of (F, 17, 3), averaged over a moment; times: seconds."""
+    return averaged(world[..., 2].min(axis=-1), times, FLOOR_SECONDS)
 
 
-def to_room(pose: np.ndarray, pitch: float, fps: float) -> np.ndarray:
+def to_room(pose: np.ndarray, pitch: float, times: np.ndarray) -> np.ndarray:
     """Camera axes (F, 17, 3), root at 0 -> world axes, z up, standing on the floor z = 0.
 
-    The lowest joint touches the floor in every frame; sizes stay as they are.
+    times: (F,) seconds. The lowest joint touches the floor in every frame; sizes stay as they are.
     """
     world = camera_to_world(pose.astype(np.float64), pitch)
-    world[..., 2] -= floor_height(world, fps)[:, None]
+    world[..., 2] -= floor_height(world, times)[:, None]
     return world.astype(np.float32)
 
 

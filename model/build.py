@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from lib.camera import H36M_FPS
 from lib.checkpoint import (
     BEST,
     DEFAULT_STAGE1,
@@ -179,6 +180,7 @@ def assemble(
         bone_angle=config.bone_angle,
         bone_confidence=config.bone_confidence,
         train_bone_aware=config.train_bone_aware,
+        frame_rate=config.frame_rate or H36M_FPS,
     )
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.batch import SharedFrames
+from lib.camera import H36M_FPS
 from lib.geometry import (
     bin_centres,
     expected_polar,
@@ -42,12 +43,14 @@ class MDTF(nn.Module):
         bone_angle: str = "argmax",
         bone_confidence: bool = False,
         train_bone_aware: bool = False,
+        frame_rate: float = H36M_FPS,
     ) -> None:
         """input_form: "screen" | "person", of the lifter; stage 1 has its own.
         output_form: "absolute" | "residual", which adds the 2D pose to x and y of the lifter's.
         root_rel: whether the poses are relative to the root of each frame.
         bone_angle: "argmax", the middle of stage 1's bin, or "expectation", the mean of all.
         bone_confidence: whether the probability of stage 1's bin is a fourth feature of a bone.
+        frame_rate: of the clips it is trained on, frames a second; computes nothing.
         """
         super().__init__()
         if (bone_aware is None) != (lifter.bone_branch is None):
@@ -59,7 +62,7 @@ class MDTF(nn.Module):
         self.bone_drop_path = bone_drop_path
         self.input_form, self.output_form, self.root_rel = input_form, output_form, root_rel
         self.bone_angle, self.bone_confidence = bone_angle, bone_confidence
-        self.train_bone_aware = train_bone_aware
+        self.train_bone_aware, self.frame_rate = train_bone_aware, frame_rate
         if bone_aware is not None:
             bone_aware.requires_grad_(train_bone_aware).train(bone_drop_path or train_bone_aware)
 

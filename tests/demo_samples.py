@@ -114,6 +114,8 @@ def sample_poses(people: int = 2, frames: int = 12) -> Poses:
         29.97,
         (1280, 720),
         8.5,
+        np.arange(frames) / 29.97,
+        np.ones((people, frames), dtype=np.int32),
     )
 
 

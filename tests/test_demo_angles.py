@@ -103,6 +103,7 @@ def test_the_csv_has_a_row_for_each_person_and_frame(tmp_path):
     poses = sample_poses(people=2)
     poses.keypoints_2d[..., 2] = 0.5
     poses.keypoints_2d[1, :4, :, 2] = 0
+    poses.stretch[1, :4] = 0
     poses.keypoints_2d[0, 6, :5, 2] = 0
     write_angles(tmp_path / "angles.csv", poses)
     with open(tmp_path / "angles.csv", newline="") as file:

@@ -149,8 +149,7 @@ def read_trc(text: str) -> tuple[dict[str, str], dict[str, np.ndarray], np.ndarr
 
 def test_trc_holds_the_joints_while_somebody_is_there(tmp_path):
     poses = sample_poses(people=2)
-    poses.keypoints_2d[..., 2] = 0.5
-    poses.keypoints_2d[1, :4, :, 2] = 0
+    poses.stretch[1, :4] = 0
     job = Export(poses, None, View(), lambda: None)
     assert export_poses(job, tmp_path, "two", ["trc"]) == ["two_1.trc, two_2.trc"]
     for row, first in ((0, 0), (1, 4)):

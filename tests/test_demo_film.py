@@ -27,7 +27,8 @@ def some_poses(frames: int, size: tuple[int, int], people: int = 1) -> Poses:
     world = rng.normal([0, 0, 900], 400, (people, frames, 17, 3)).astype(np.float32)
     camera = world - world[:, :, :1]
     variation = np.zeros(people)
-    return Poses(np.arange(people) + 1, flat, camera, world, variation, 25.0, size, 0.0)
+    facts = (25.0, size, 0.0, np.arange(frames) / 25, np.ones((people, frames), dtype=np.int32))
+    return Poses(np.arange(people) + 1, flat, camera, world, variation, *facts)
 
 
 @pytest.mark.parametrize("size", [(320, 180), (180, 320), (61, 47), (1500, 1300)])
@@ -47,11 +48,10 @@ def test_a_film_has_every_frame_at_the_right_rate(tmp_path, size, people):
     assert list(tmp_path.iterdir()) == [tmp_path / "film.mp4"]
 
 
-def test_people_are_drawn_from_first_to_last_sight():
+def test_people_are_drawn_where_they_are():
     poses = some_poses(6, (320, 360), people=2)
-    poses.keypoints_2d[1, :, :, 2] = np.array([0, 0, 1, 0, 1, 0])[:, None]
-    assert poses.present.tolist() == [[True] * 6, [False, False, True, True, True, False]]
-    never = replace(poses, keypoints_2d=poses.keypoints_2d * [[[[1]]], [[[0]]]])
+    poses.stretch[1] = [0, 0, 1, 1, 2, 0]
+    never = replace(poses, stretch=poses.stretch * [[1], [0]])
     pictures = [[SideBySide(p, View()).draw(blank(), f) for p in (poses, never)] for f in range(6)]
     # Without the second person the pictures are equal exactly where that person is away.
     equal = [(both == alone).all() for both, alone in pictures]
@@ -97,7 +97,7 @@ def test_the_film_keeps_the_times_of_a_changing_rate(tmp_path):
     path = encode(tmp_path / "phone.mp4", [np.zeros((120, 160, 3), np.uint8)] * 7, times)
     with Video(str(path)) as video:
         fps = video.fps
-    poses = replace(some_poses(7, (160, 120)), fps=fps)
+    poses = replace(some_poses(7, (160, 120)), fps=fps, times=np.array(times))
     write_film(tmp_path / "film.mp4", poses, View(), str(path))
     with Video(str(tmp_path / "film.mp4")) as film:
         assert sum(1 for _ in film.frames()) == 7
@@ -210,10 +210,11 @@ def test_the_floor_passes_by_and_keeps_the_way():
 
 def test_a_trail_begins_anew_where_somebody_comes_again():
     poses = some_poses(40, (320, 180))
-    poses.keypoints_2d[..., 2] = 1
-    poses.keypoints_2d[:, :5, :, 2] = 0
+    poses.stretch[:, :5] = 0
+    poses.stretch[:, 25:] = 2
     line = trail(poses, 0, 19)  # every 0.1 s, that is each second frame
     np.testing.assert_array_equal(line, poses.pose_world[0, [5, 7, 9, 11, 13, 15, 17, 19], 0, :2])
+    np.testing.assert_array_equal(trail(poses, 0, 28), poses.pose_world[0, [25, 27, 28], 0, :2])
 
 
 def test_the_film_keeps_the_videos_time():
@@ -221,7 +222,10 @@ def test_the_film_keeps_the_videos_time():
     poses = some_poses(21, (320, 360))
     poses.pose_world[:] = poses.pose_world[:, :1]
     poses.keypoints_2d[:] = poses.keypoints_2d[:, :1]
-    slow, fast = SideBySide(poses, View()), SideBySide(replace(poses, fps=50.0), View())
+    slow, fast = (
+        SideBySide(poses, View()),
+        SideBySide(replace(poses, fps=50.0, times=poses.times / 2), View()),
+    )
     picture = slow.draw(blank(), 10).copy()
     assert (picture == fast.draw(blank(), 20)).all()
     assert (picture != fast.draw(blank(), 10)).any()

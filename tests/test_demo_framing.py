@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demo.lifting import EXTENT, MIDDLE, Framing
+from demo.framing import EXTENT, MIDDLE, Framing
 from lib.camera import to_screen
 
 SIZE = (1280, 720)
@@ -18,9 +18,14 @@ def person(height: float, middle: tuple[float, float], frames: int = 9) -> np.nd
     return points
 
 
+def shown(keypoints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """At 25 frames a second."""
+    return Framing.along(keypoints, np.arange(len(keypoints)) / 25, size).to_screen(keypoints)
+
+
 def test_a_person_of_usual_size_and_place_is_shown_the_whole_picture():
-    keypoints = person(500, (700, 380))
-    screen = Framing.of(keypoints, SIZE).to_screen(keypoints)
+    keypoints = person(500, (640, 380))
+    screen = shown(keypoints, SIZE)
     np.testing.assert_allclose(screen[..., :2], to_screen(keypoints[..., :2], SIZE), atol=1e-6)
     np.testing.assert_array_equal(screen[..., 2], keypoints[..., 2])
 
@@ -35,21 +40,39 @@ def test_a_person_of_usual_size_and_place_is_shown_the_whole_picture():
     ],
 )
 def test_others_are_brought_into_the_known_range(height, middle, size):
-    keypoints = person(height, middle)
-    screen = Framing.of(keypoints, size).to_screen(keypoints)[..., :2]
-    extent = np.ptp(screen, axis=1)
-    assert (extent.max(axis=-1) > EXTENT[0] - 1e-5).all()
-    assert (extent.max(axis=-1) < EXTENT[1] + 1e-5).all()
+    in_range(shown(person(height, middle), size))
+
+
+def in_range(screen: np.ndarray, slack: float = 1e-5) -> None:
+    extent = np.ptp(screen[..., :2], axis=1)
+    assert (extent.max(axis=-1) > EXTENT[0] - slack).all()
+    assert (extent.max(axis=-1) < EXTENT[1] + slack).all()
     np.testing.assert_allclose(extent[:, 1], 2 * extent[:, 0], rtol=1e-4)  # nothing is stretched
-    centre = (screen.min(axis=1) + screen.max(axis=1)) / 2
-    assert (centre > MIDDLE[0] - 1e-5).all() and (centre < MIDDLE[1] + 1e-5).all()
+    centre = (screen[..., :2].min(axis=1) + screen[..., :2].max(axis=1)) / 2
+    assert (centre > MIDDLE[0] - slack).all() and (centre < MIDDLE[1] + slack).all()
 
 
-def test_one_window_for_the_whole_video():
-    keypoints = person(500, (640, 360), frames=60)
-    keypoints[..., 0] += np.arange(60)[:, None] * 20 - 600
-    keypoints[:7, :, 2] = 0  # unseen: does not count
-    keypoints[:7, :, :2] = 1e6
-    screen = Framing.of(keypoints, SIZE).to_screen(keypoints)
-    steps = np.diff(screen[7:, :, 0], axis=0)
-    np.testing.assert_allclose(steps, 20 / 640, atol=1e-5)
+def test_the_window_follows_who_crosses_the_picture_and_who_comes_near():
+    frames = np.arange(100)
+    crossing = person(90, (0, 400), 100)
+    crossing[..., 0] += (40 + 12 * frames)[:, None]
+    in_range(shown(crossing, SIZE))
+    coming = np.concatenate([person(50 + 6.0 * f, (640, 360), 1) for f in frames])
+    in_range(shown(coming, SIZE), slack=0.02)
+
+
+def test_the_window_does_not_tremble_with_the_limbs():
+    """A waving hand widens the box for a moment: on the screen the body stays where it is."""
+    keypoints = person(100, (640, 360), 100)
+    keypoints[:, 3, 0] += 50 * (np.sin(np.arange(100) * 1.3) > 0.5)
+    body = np.delete(shown(keypoints, SIZE)[..., :2], 3, axis=1)
+    assert np.abs(np.diff(body, axis=0)).max() < 0.02
+
+
+def test_joints_that_are_never_seen_do_not_count():
+
+    keypoints = person(500, (640, 360), 60)
+    alone = shown(keypoints, SIZE)
+    keypoints[:, 5] = [1e6, -1e6, 0]
+    others = np.arange(17) != 5
+    np.testing.assert_array_equal(shown(keypoints, SIZE)[:, others], alone[:, others])

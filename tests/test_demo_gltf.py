@@ -164,9 +164,7 @@ def _along_bones(pose: np.ndarray) -> np.ndarray:
 
 def test_who_is_not_there_has_no_size_in_a_glb(tmp_path):
     poses = sample_poses(people=2)
-    poses.keypoints_2d[..., 2] = 0.5
-    poses.keypoints_2d[1, :4, :, 2] = 0
-    poses.keypoints_2d[1, 9:, :, 2] = 0
+    poses.stretch[1, :4] = poses.stretch[1, 9:] = 0
     write_glb(tmp_path / "two.glb", poses)
     glb = read_glb(tmp_path / "two.glb")
     names = [node["name"] for node in glb.json["nodes"]]

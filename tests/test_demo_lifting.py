@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from demo.lifting import blend_weights, bridge_confidence, clip_frames, lift_track, reflected
+from demo.lifting import blend_weights, bridge_confidence, clip_frames, lift_even, reflected
 from demo.poses import bone_lengths
 from demo.world import (
     REFERENCE_MM,
@@ -30,6 +30,10 @@ class Stub:
         return clips + self.offset * np.arange(len(clips))[:, None, None, None]
 
 
+def seconds(frames: int) -> np.ndarray:
+    return np.arange(frames) / 25
+
+
 def track(frames: int) -> np.ndarray:
     """(F, 17, 3), the root at 0, smooth in time."""
     t = np.arange(frames)[:, None, None] / 25
@@ -43,14 +47,14 @@ def track(frames: int) -> np.ndarray:
 def test_every_frame_keeps_its_own_time(n_frames, times):
     """No stretching: lifted by a stub that copies, a track of any length comes back as it was."""
     pose = track(max(1, round(times * n_frames)))
-    np.testing.assert_allclose(lift_track(Stub(n_frames), pose), pose, atol=1e-6)
+    np.testing.assert_allclose(lift_even(Stub(n_frames), pose), pose, atol=1e-6)
 
 
 def test_a_short_track_is_continued_by_reflection():
     assert reflected(np.arange(-4, 9), 4).tolist() == [2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1, 2]
     assert reflected(np.arange(-2, 3), 1).tolist() == [0, 0, 0, 0, 0]
     stub = Stub(9)
-    lift_track(stub, track(4))
+    lift_even(stub, track(4))
     expected = track(4)[[2, 1, 0, 1, 2, 3, 2, 1, 0]]
     np.testing.assert_array_equal(stub.seen[0][0], expected)
 
@@ -75,7 +79,7 @@ def test_nothing_jumps_where_a_clip_ends():
             return poses
 
     length = 27 + 14 * 12
-    lifted = lift_track(Disagreeing(27), track(length))[:, 5, 0]
+    lifted = lift_even(Disagreeing(27), track(length))[:, 5, 0]
     assert lifted.min() < -0.9 and lifted.max() > 0.9
     bends = np.abs(np.diff(lifted, 2))  # of frames 1, 2, ...
     clips = clip_frames(length, 27)
@@ -104,7 +108,7 @@ def test_unseen_joints_are_shown_with_their_neighbours_confidence():
 
 def test_the_order_of_batches_does_not_matter():
     pose = track(300)
-    few, many = (lift_track(Stub(27), pose, clips_at_once=n) for n in (2, 100))
+    few, many = (lift_even(Stub(27), pose, clips_at_once=n) for n in (2, 100))
     np.testing.assert_allclose(few, many, atol=1e-6)
 
 
@@ -116,7 +120,7 @@ def test_the_order_of_batches_does_not_matter():
 def test_the_camera_pitch_is_found_from_people_who_stand(pitch, turn):
     pose = in_camera(standing(turn=turn), pitch)
     np.testing.assert_allclose(camera_to_world(pose, pitch), standing(turn=turn), atol=1e-6)
-    assert estimate_pitch([pose], fps=25) == pytest.approx(pitch, abs=2)
+    assert estimate_pitch([pose], [seconds(60)]) == pytest.approx(pitch, abs=2)
 
 
 def test_someone_who_sits_does_not_tilt_the_room():
@@ -126,12 +130,12 @@ def test_someone_who_sits_does_not_tilt_the_room():
     upper = [H36M.index(name) for name in ("spine", "thorax", "neck", "head")]
     mixed = pose.copy()
     mixed[40:, upper] = bent[40:, upper]
-    assert estimate_pitch([in_camera(mixed, 10)], fps=25) == pytest.approx(10, abs=3)
+    assert estimate_pitch([in_camera(mixed, 10)], [seconds(80)]) == pytest.approx(10, abs=3)
 
 
 def test_feet_stand_on_the_floor_and_sizes_stay():
     pose = in_camera(standing(), 15)
-    world = to_room(pose, 15, fps=25)
+    world = to_room(pose, 15, seconds(60))
     assert np.abs(world[..., 2].min(axis=1)).max() < 5  # mm
     np.testing.assert_allclose(bone_lengths(world), bone_lengths(pose), rtol=1e-4)
     assert world[:, H36M.index("head"), 2].min() > 1400
@@ -142,7 +146,7 @@ def test_a_squat_brings_the_pelvis_down_not_the_feet_up():
     bend = np.sin(np.linspace(0, np.pi, 100)) * 300
     feet = [H36M.index(f"{side}_ankle") for side in ("left", "right")]
     pose[:, feet, 2] += bend[:, None]  # root-relative: the ankles come nearer to the pelvis
-    world = to_room(in_camera(pose, 0), 0, fps=25)
+    world = to_room(in_camera(pose, 0), 0, seconds(100))
     drop = world[0, 0, 2] - world[:, 0, 2]
     np.testing.assert_allclose(drop[5:-5], bend[5:-5], atol=25)
 
@@ -150,8 +154,10 @@ def test_a_squat_brings_the_pelvis_down_not_the_feet_up():
 def test_the_floor_is_averaged_not_delayed():
     world = np.zeros((50, 17, 3))
     world[..., 2] = 1000 - 4 * np.arange(50)[:, None]
-    np.testing.assert_allclose(floor_height(world, 25)[12:-12], world[12:-12, 0, 2], atol=1e-6)
-    assert floor_height(np.ones((1, 17, 3)), 25) == pytest.approx([1])
+    np.testing.assert_allclose(
+        floor_height(world, seconds(50))[12:-12], world[12:-12, 0, 2], atol=1e-6
+    )
+    assert floor_height(np.ones((1, 17, 3)), seconds(1)) == pytest.approx([1])
 
 
 def test_one_scale_makes_a_body_of_average_size():
@@ -175,4 +181,4 @@ def test_clips_that_disagree_about_the_root_agree_about_the_pose():
         def lift(self, clips):
             return clips + 5.0 * np.arange(len(clips))[:, None, None, None]
 
-    np.testing.assert_allclose(lift_track(Wandering(27), track(100)), track(100), atol=1e-5)
+    np.testing.assert_allclose(lift_even(Wandering(27), track(100)), track(100), atol=1e-5)

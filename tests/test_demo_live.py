@@ -17,6 +17,7 @@ class FlatLifter:
     """Lifts to the picture's plane."""
 
     n_frames = 9
+    frame_rate = 25.0
 
     def lift(self, clips: np.ndarray) -> np.ndarray:
         return np.concatenate([clips[..., :2], np.zeros_like(clips[..., :1])], axis=-1)
@@ -57,7 +58,7 @@ def test_live_drops_frames_rather_than_lagging(tmp_path, monkeypatch):
 
 
 def test_the_sliding_window_keeps_time_though_frames_were_dropped():
-    """Keypoints that move 1 px a frame, seen every third frame: the window has all of them."""
+    """A joint that moves 1 px a frame, seen every third frame: the window has all of them."""
     seen = []
 
     class Recording(FlatLifter):
@@ -65,11 +66,13 @@ def test_the_sliding_window_keeps_time_though_frames_were_dropped():
             seen.append(clips)
             return super().lift(clips)
 
-    sliding = SlidingLifter(Recording(), size=(200, 100), fps=25.0, smooth=False)
+    sliding = SlidingLifter(Recording(), size=(200, 100), smooth=False)
     # As large and central as a person is who is shown as filmed.
-    base = np.random.default_rng(0).random((17, 3)) * [50, 80, 1] + [60, 12, 0]
+    base = np.random.default_rng(0).random((17, 3)) * [50, 80, 1] + [75, 12, 0]
+    base[:2, 0], base[4, 0] = (75, 125), 80
+    moves = (np.arange(17) == 4)[:, None] * [1, 0, 0]
     for number in range(0, 31, 3):
-        sliding(base + np.array([number, 0, 0]), number / 25)
+        sliding(base + moves * number, number / 25)
     x = (seen[-1][0, :, 4, 0] + 1) * 100 - base[4, 0]
     np.testing.assert_allclose(x, np.arange(22, 31), atol=1e-4)
     # After a long absence the past no longer counts.
@@ -101,7 +104,7 @@ def body_size(pose: np.ndarray) -> float:
 @pytest.mark.parametrize("smooth", [False, True])
 def test_live_a_body_has_its_own_size(pause, x, first, second, smooth):
     """Somebody else comes: later, or in the next frame, beside the first or in their place."""
-    sliding = SlidingLifter(FlatLifter(), size=(200, 200), fps=25.0, smooth=smooth)
+    sliding = SlidingLifter(FlatLifter(), size=(200, 200), smooth=smooth)
     for number in range(40):
         sliding(body(first), number / 25)
     for number in range(3):
@@ -112,7 +115,7 @@ def test_live_a_body_has_its_own_size(pause, x, first, second, smooth):
 @pytest.mark.parametrize("fps", [5, 25])
 def test_live_a_body_keeps_its_size(fps):
     """Somebody who runs by (3 m/s if they are 1.7 m tall) and once looks larger than they are."""
-    sliding = SlidingLifter(FlatLifter(), size=(200, 200), fps=float(fps), smooth=False)
+    sliding = SlidingLifter(FlatLifter(), size=(200, 200), smooth=False)
     speed = 3 / 1.7 * TALL / 1.2
     for number in range(60):
         pose = sliding(body(TALL / 1.2, 100 + speed * number / fps), number / fps)

@@ -33,6 +33,8 @@ def sample_poses(people: int = 1, frames: int = 50, size: tuple[int, int] = (640
         25.0,
         size,
         5.0,
+        np.arange(frames) / 25.0,
+        np.ones((people, frames), dtype=np.int32),
     )
 
 
@@ -109,11 +111,10 @@ def test_the_page_of_several_people_and_of_one_frame(browser, tmp_path):
     assert browser.problems == []
 
 
-def test_the_page_draws_people_from_first_to_last_sight(browser, tmp_path):
+def test_the_page_draws_people_where_they_are(browser, tmp_path):
     poses = sample_poses(people=2)
-    poses.keypoints_2d[1, :10, :, 2] = 0
-    poses.keypoints_2d[1, 20:22, :, 2] = 0
-    poses.keypoints_2d[1, 40:, :, 2] = 0
+    poses.stretch[1, :10] = poses.stretch[1, 40:] = 0
+    poses.stretch[1, 21:] *= 2
     write_page(tmp_path / "page.html", poses)
     browser.open(tmp_path / "page.html")
     seen = [browser.run(f"present[1]({frame})") for frame in (0, 9, 10, 20, 39, 40)]

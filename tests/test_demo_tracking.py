@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from demo.people import People, fill_gaps
+from demo.filling import fill_gaps
+from demo.people import People
 from demo.smoothing import OneEuro, smooth_track
 from demo.tracking import agreement, choose, follow
+from demo.tracks import filled
 from lib.errors import UserError
 from lib.keypoints import COCO_17, H36M_17
 
@@ -74,12 +76,12 @@ def test_nobody_at_first_and_in_between():
     detections = [NOBODY] * 3 + [person(10)[None]] + [NOBODY] * 3 + [person(18)[None]] * 9
     people = followed(detections)
     assert people.numbers.tolist() == [1] and people.frame.tolist() == [3, *range(7, 16)]
-    (filled,) = people.filled
-    assert filled.shape == (16, 17, 3)
-    np.testing.assert_allclose(filled[:4, 0, 0], 10)  # the first that was seen
-    np.testing.assert_allclose(filled[3:8, 0, 0], [10, 12, 14, 16, 18], rtol=1e-6)
-    assert (filled[[0, 1, 2, 4, 5, 6], :, 2] == 0).all()
-    assert (filled[[3, 7, 15], :, 2] > 0).all()
+    (whole,) = filled(people)
+    assert whole.shape == (16, 17, 3)
+    np.testing.assert_allclose(whole[:4, 0, 0], 10)  # the first that was seen
+    np.testing.assert_allclose(whole[3:8, 0, 0], [10, 12, 14, 16, 18], rtol=1e-6)
+    assert (whole[[0, 1, 2, 4, 5, 6], :, 2] == 0).all()
+    assert (whole[[3, 7, 15], :, 2] > 0).all()
 
 
 def test_a_single_keypoint_that_is_missing_is_filled_alone():
@@ -87,7 +89,7 @@ def test_a_single_keypoint_that_is_missing_is_filled_alone():
     points[1][7] = [999, 999, 0]
     for frame in points:
         frame[15] = 0  # left ankle: never seen
-    filled = fill_gaps(np.stack(points), np.arange(3), 3, COCO_17.mirror)
+    filled = fill_gaps(np.stack(points), np.arange(3), np.arange(3) / 25, COCO_17)
     np.testing.assert_allclose(filled[1, 7, :2], (filled[0, 7, :2] + filled[2, 7, :2]) / 2)
     assert filled[1, 7, 2] == 0 and filled[1, 8, 2] > 0
     np.testing.assert_allclose(filled[:, 15, :2], filled[:, 16, :2])  # its mirror image
@@ -133,9 +135,11 @@ def test_a_flicker_is_no_person():
 
 def test_one_euro_leaves_rest_and_constant_speed_alone():
     rest = np.full((40, 17, 3), 5.0, dtype=np.float32)
-    np.testing.assert_allclose(smooth_track(rest + person(0), 25.0), rest + person(0), atol=1e-4)
+    np.testing.assert_allclose(
+        smooth_track(rest + person(0), np.arange(40) / 25), rest + person(0), atol=1e-4
+    )
     moving = np.stack([person(3.0 * t) for t in range(60)])
-    smoothed = smooth_track(moving, 25.0)
+    smoothed = smooth_track(moving, np.arange(60) / 25)
     # Forth and back, the delays cancel.
     np.testing.assert_allclose(smoothed[20:40], moving[20:40], atol=0.5)
     np.testing.assert_array_equal(smoothed[..., 2], moving[..., 2])
@@ -144,7 +148,7 @@ def test_one_euro_leaves_rest_and_constant_speed_alone():
 def test_one_euro_removes_jitter():
     rng = np.random.default_rng(2)
     noisy = person(0)[None] + rng.normal(0, 1, (200, 17, 3)).astype(np.float32) * [1, 1, 0]
-    smoothed = smooth_track(noisy.astype(np.float32), 25.0)
+    smoothed = smooth_track(noisy.astype(np.float32), np.arange(200) / 25)
     jitter = [np.diff(track[..., :2], axis=0).std() for track in (noisy, smoothed)]
     assert jitter[1] < 0.4 * jitter[0]
 
@@ -160,7 +164,7 @@ def test_one_euro_formula_by_hand():
 
 
 def test_layouts_of_unequal_size_fill_alike():
-    filled = fill_gaps(person(0)[None], np.array([1]), 3, H36M_17.mirror)
+    filled = fill_gaps(person(0)[None], np.array([1]), np.arange(3) / 25, H36M_17)
     assert filled.shape == (3, 17, 3)
 
 

@@ -13,6 +13,7 @@ from demo.export.gltf import write_glb
 from demo.export.page import write_page
 from demo.export.trc import write_trc
 from demo.poses import Poses
+from demo.timeline import evenly, is_even
 from lib.drawing import View
 
 
@@ -48,7 +49,11 @@ def one_file_a_person(write: Callable[[Path, Poses, int], None]) -> Writer:
 
 
 def _bvh(path: Path, poses: Poses, row: int) -> None:
-    write_bvh(path, poses.pose_world[row], poses.fps)
+    # BVH knows an even rate only.
+    if is_even(poses.times):
+        write_bvh(path, poses.pose_world[row], poses.fps)
+    else:
+        write_bvh(path, *evenly(poses.pose_world[row], poses.times, poses.stretch[row]))
 
 
 def _trc(path: Path, poses: Poses, row: int) -> None:

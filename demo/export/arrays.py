@@ -27,6 +27,8 @@ def write_npz(path: Path, poses: Poses) -> None:
             pose_world=poses.pose_world,
             bone_variation=poses.bone_variation,
             fps=poses.fps,
+            times=poses.times,
+            stretch=poses.stretch,
             size=np.array(poses.size),
             camera_pitch=poses.camera_pitch,
             joint_names=np.array(H36M.names),
@@ -47,6 +49,8 @@ def write_json(path: Path, poses: Poses) -> None:
         "parents": list(H36M.parents),
         "persons": poses.persons.tolist(),
         "bone_variation": poses.bone_variation.tolist(),
+        "times": np.round(poses.times, 6).tolist(),
+        "stretch": poses.stretch.tolist(),
     }
     with write_atomic(path, "w") as file:
         file.write(json.dumps(head)[:-1])

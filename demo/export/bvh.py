@@ -13,9 +13,10 @@ from lib.files import write_atomic
 
 
 def write_bvh(path: Path, pose_world: np.ndarray, fps: float) -> None:
-    """One person's poses (F, 17, 3), world mm. Raises UserError where it cannot be written.
+    """One person's poses (F, 17, 3), world mm, at an even rate.
 
-    Joint positions computed from the file's angles are those of `fit_bones(pose_world)`.
+    Joint positions computed from the file's angles are those of `fit_bones(pose_world)`. Raises
+    UserError where it cannot be written.
     """
     figure = Figure.of(pose_world)
     angles = _angles_zxy(figure.turns)

@@ -50,7 +50,7 @@ class SideBySide:
         keypoints = poses.keypoints_2d[present, index]
         for number, person in zip(poses.persons[present], keypoints, strict=True):
             draw_2d(left, person * [self._scale, self._scale, 1], str(number) if several else "")
-        seconds = index / poses.fps
+        seconds = float(poses.times[index])
         self._room.centre = self._focus.middle[index]
         trails = [trail(poses, row, index) for row in np.flatnonzero(present).tolist()]
         people, seen = poses.pose_world[present, index], keypoints[..., 2] > 0
@@ -69,8 +69,8 @@ def write_film(
 ) -> str:
     """Draw and write frame by frame, with the video's sound; returns how to name the result.
 
-    video: whose poses they are, if there is one; on_frame: called after each frame. At the video's
-    own rate, its frames keep their times; at another rate there is no sound. Raises UserError.
+    video: whose poses they are, if there is one; on_frame: called after each frame. There is no
+    sound where the poses are at another rate than the video. Raises UserError.
     """
     picture = SideBySide(poses, view)
     with Video(video) if video else nullcontext() as source:
@@ -79,8 +79,7 @@ def write_film(
         with Film(path, picture.size, poses.fps, sound) as film:
             frames = source.frames() if source else blank_frames(poses.size, poses.num_frames)
             for index, frame in zip(range(poses.num_frames), ahead(frames), strict=False):
-                seconds = source.times[index] if source and own_pace else None
-                film.write(picture.draw(frame, index), seconds)
+                film.write(picture.draw(frame, index), float(poses.times[index]))
                 on_frame()
             if film.written == 1:  # a photo is shown for a while
                 film.write(picture.picture, STILL_SECONDS)

@@ -56,8 +56,8 @@ def _smooth(way: np.ndarray, fps: float) -> np.ndarray:
 
 
 def trail(poses: Poses, row: int, frame: int) -> np.ndarray:
-    """(N, 2) where a person's root has been up to a frame, since they came."""
-    absent = np.flatnonzero(~poses.present[row, : frame + 1])
-    start = int(absent[-1]) + 1 if len(absent) else 0
+    """(N, 2) where a person's root has been up to a frame, since their stretch began."""
+    before = np.flatnonzero(poses.stretch[row, :frame] != poses.stretch[row, frame])
+    start = int(before[-1]) + 1 if len(before) else 0
     step = max(1, round(TRAIL_SECONDS * poses.fps))
     return poses.pose_world[row, np.append(np.arange(start, frame, step), frame), 0, :2]

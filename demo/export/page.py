@@ -28,6 +28,9 @@ def write_page(path: Path, poses: Poses) -> None:
         "parents": H36M.parents,
         "colors": [f"rgb({r},{g},{b})" for r, g, b in H36M.colors],
         "fps": poses.fps,
+        "times": np.round(poses.times, 4).tolist(),
+        # Numbers that tell one stretch from the next; 0: not there.
+        "stretch": _base64(np.where(poses.present, (poses.stretch - 1) % 255 + 1, 0).astype("u1")),
         "size": poses.size,
         "frames": poses.num_frames,
         "persons": poses.persons.tolist(),

@@ -22,6 +22,7 @@ from demo.keypoint_files.structures import read_structures
 from demo.keypoint_files.tables import read_tables
 from demo.keypoint_files.videopose3d import read_videopose3d
 from demo.people import People
+from demo.tracks import filled
 from lib.files import write_atomic
 from lib.keypoints import Layout, find_layout
 
@@ -141,9 +142,9 @@ def save_keypoints(path: Path, people: People) -> None:
     name, fps, size = people.layout.name, people.fps, np.array(people.size)
     if path.suffix.lower() == ".npz":
         with write_atomic(path) as file:
-            np.savez_compressed(file, keypoints=people.filled, layout=name, fps=fps, size=size)
+            np.savez_compressed(file, keypoints=filled(people), layout=name, fps=fps, size=size)
         return
     content = {"layout": name, "fps": fps, "size": size.tolist(), "names": people.layout.names}
-    content["keypoints"] = np.round(people.filled.astype(float), 4).tolist()
+    content["keypoints"] = np.round(filled(people).astype(float), 4).tolist()
     with write_atomic(path, "w") as file:
         json.dump(content, file)

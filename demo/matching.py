@@ -1,0 +1,35 @@
+"""Keypoints that another program found in a video: their frames' times and their pixels."""
+
+from dataclasses import replace
+
+from demo.people import People
+from demo.video import Video
+
+OTHER_LENGTH = 0.05  # with such a difference in length, they may be of another video
+
+
+def match(people: People, video: Video, fps: float = 0.0) -> tuple[People, list[str]]:
+    """The keypoints with the times of their video, and what is to be said of the two.
+
+    people: in the pixels of the picture as it is stored, which other programs see; video: at its
+    start; fps: in place of its times.
+    """
+    while video.skip():
+        pass
+    told, times = [], video.times
+    if abs(people.num_frames - len(times)) > OTHER_LENGTH * len(times):
+        told.append(
+            f"{people.num_frames} frames, but {video.source} has {len(times)}; are they of this"
+            " video?"
+        )
+    if video.size != video.stored_size:
+        told.append(
+            f"the pixels of {video.source} are {video.pixel_aspect:.3g} times as wide as high; the"
+            " keypoints are taken as places in the picture as it is stored,"
+            f" {video.stored_size[0]}x{video.stored_size[1]}"
+        )
+    filmed = people.filmed(fps or video.fps or people.fps, video.stored_size)
+    filmed = replace(filmed, pixel_aspect=video.pixel_aspect)
+    if not fps and 0 < people.num_frames <= len(times):
+        filmed = filmed.at(times)
+    return filmed, told

@@ -1,0 +1,96 @@
+"""Stretches: one person in one shot. Each is filled, framed, scaled and lifted by itself.
+
+N sightings of one person, J keypoints.
+"""
+
+import numpy as np
+
+# A longer absence (seconds) ends a stretch: what happened meanwhile is not known.
+PATIENCE = 2.0
+# How far a person's keypoints may be, on average, from where they were going: in sizes of the
+# person (the longer side of the box), at once and for each second between two sightings.
+LEAP, LEAP_PER_SECOND = 0.15, 1.5
+# How much larger or smaller they may become, as a natural logarithm, at once and for each second.
+GROWTH, GROWTH_PER_SECOND = 0.3, 1.5
+MOMENT = 3  # sightings before and after that tell where somebody was going
+# A piece shorter than this (seconds) after which the person goes on from where they were before it
+# is a slip of the detector.
+SLIP = 0.25
+
+
+def split(
+    keypoints: np.ndarray, frame: np.ndarray, times: np.ndarray, cuts: np.ndarray
+) -> list[np.ndarray]:
+    """One person's sightings (N, J, 3) -> the indices of each stretch; those of slips are left out.
+
+    frame: (N,) rising; times: (N,) seconds; cuts: the frames that begin a new shot.
+    """
+    shot = np.searchsorted(cuts, frame, side="right")
+    apart = (np.diff(times) > PATIENCE) | (np.diff(shot) > 0)
+    borders = np.flatnonzero(apart | leaps(keypoints, times)) + 1
+    pieces = np.split(np.arange(len(frame)), borders)
+    stretches: list[np.ndarray] = []
+    while pieces:
+        piece = pieces.pop(0)
+        while len(pieces) > 1 and _goes_on(piece, pieces[0], pieces[1], keypoints, times, shot):
+            piece = np.concatenate([piece, pieces[1]])
+            del pieces[:2]
+        stretches.append(piece)
+    return stretches
+
+
+def _goes_on(
+    before: np.ndarray,
+    slip: np.ndarray,
+    after: np.ndarray,
+    keypoints: np.ndarray,
+    times: np.ndarray,
+    shot: np.ndarray,
+) -> bool:
+    """Whether a person is seen on after a slip of the detector."""
+    ends = np.array([before[-1], after[0]])
+    if len(slip) >= min(len(before), len(after)) or times[slip[-1]] - times[slip[0]] > SLIP:
+        return False
+    if np.diff(times[ends]) > PATIENCE or np.diff(shot[ends]):
+        return False
+    around = np.concatenate([before[-MOMENT - 1 :], after[: MOMENT + 1]])
+    return not leaps(keypoints[around], times[around])[len(before[-MOMENT - 1 :]) - 1]
+
+
+def leaps(keypoints: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(N - 1,) whether two sightings (N, J, 3) that follow each other are of two people or shots.
+
+    They are where the person's size changes at once, and where the keypoints are elsewhere than the
+    person's speed leads to, be it none, that of the moment before or that of the moment after.
+    """
+    seconds = np.diff(times)
+    both = (keypoints[1:, :, 2] > 0) & (keypoints[:-1, :, 2] > 0)  # (N - 1, J)
+    steps = np.where(both[..., None], np.diff(keypoints[..., :2], axis=0), np.nan)
+    sizes = [_extent(ends[..., :2], both) for ends in (keypoints[:-1], keypoints[1:])]
+    before, after = (np.maximum(size, 1.0) for size in sizes)
+    limit = np.minimum(before, after) * (LEAP + LEAP_PER_SECOND * seconds)
+    known = np.flatnonzero(both.sum(axis=-1) >= 2)
+    speed = np.full((len(steps), 2), np.nan)
+    # The median keypoint's speed is that of the body, whatever the arms do.
+    speed[known] = np.nanmedian(steps[known], axis=1) / seconds[known, None]
+    result = np.zeros(len(steps), dtype=bool)
+    result[known] = _distance(steps[known]) > limit[known]
+    for index in np.flatnonzero(result):
+        for moment in (speed[max(0, index - MOMENT) : index], speed[index + 1 :][:MOMENT]):
+            moment = moment[np.isfinite(moment).all(axis=-1)]
+            if len(moment):
+                way = np.median(moment, axis=0) * seconds[index]
+                result[index] &= _distance(steps[index] - way) > limit[index]
+    return result | (np.abs(np.log(after / before)) > GROWTH + GROWTH_PER_SECOND * seconds)
+
+
+def _distance(steps: np.ndarray) -> np.ndarray:
+    """(..., J, 2) -> (...), the mean length of those that are known."""
+    return np.nanmean(np.linalg.norm(steps, axis=-1), axis=-1)
+
+
+def _extent(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(..., J, 2) -> (...), the longer side of the box around the points that are seen."""
+    high = np.where(seen[..., None], points, -np.inf).max(axis=-2)
+    low = np.where(seen[..., None], points, np.inf).min(axis=-2)
+    return np.maximum((high - low).max(axis=-1), 0)

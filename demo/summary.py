@@ -1,0 +1,37 @@
+"""What was found, in sentences: how many people, in how many frames, where one follows another."""
+
+import numpy as np
+
+from demo.people import People
+from demo.poses import Poses
+
+MOST = 8  # people, switches or stretches that are listed
+
+
+def summary(people: People, poses: Poses) -> list[str]:
+    """people: whom `choose` has chosen; poses: theirs."""
+    frames = people.num_frames
+    found = [f"{number} in {count}" for number, count in people.crowd]
+    who = "1 person" if len(found) == 1 else f"{len(found)} people"
+    lines = [f"{who} in {frames} frames: {_list(found)}"]
+    tracked = people.person if people.tracked is None else people.tracked
+    for number in people.numbers.tolist():
+        rows = np.flatnonzero(people.person == number)
+        # By whom else the person goes on, where the largest one is followed.
+        changes = rows[1:][np.diff(tracked[rows]) != 0]
+        if len(changes):
+            others = [f"{tracked[row]} from frame {people.frame[row]}" for row in changes]
+            lines.append(f"lifted: {tracked[rows[0]]}, then {_list(others)}")
+    for number, stretch in zip(poses.persons, poses.stretch, strict=True):
+        starts = np.flatnonzero((stretch > 1) & (np.diff(stretch, prepend=0) != 0))
+        if len(starts):
+            lines.append(
+                f"person {number}: {len(starts) + 1} stretches, each lifted by itself; new ones at"
+                f" frames {_list([str(start) for start in starts])} (cuts, jumps or absences)"
+            )
+    return lines
+
+
+def _list(items: list[str]) -> str:
+    rest = len(items) - MOST
+    return ", ".join(items[:MOST]) + (f" and {rest} more" if rest > 0 else "")
