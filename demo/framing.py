@@ -23,7 +23,10 @@ PATH_SECONDS = 0.5  # over which path and size are averaged
 
 @dataclass(frozen=True)
 class Framing:
-    """A square window in each frame: its centres (F, 2), and the pixels from there to its sides."""
+    """A square window in each of F frames, or one in all of them (F = 1).
+
+    centre: (F, 2) pixels; half: (F,) pixels from there to its sides.
+    """
 
     centre: np.ndarray
     half: np.ndarray
@@ -34,13 +37,23 @@ class Framing:
 
         times: (F,) seconds; size: width and height of the picture.
         """
-        seen = keypoints[..., 2].max(axis=0) > 0
-        points = keypoints[:, seen if seen.any() else ..., :2].astype(np.float64)
-        low, high = points.min(axis=1), points.max(axis=1)
-        extent = averaged((high - low).max(axis=-1), times, PATH_SECONDS)
+        extent, middle = _boxes(keypoints)
+        return cls._around(
+            averaged(extent, times, PATH_SECONDS), averaged(middle, times, PATH_SECONDS), size
+        )
+
+    @classmethod
+    def still(cls, keypoints: np.ndarray, size: tuple[int, int]) -> "Framing":
+        """One window for all frames of a moment (F, J, 3); those without anybody do not count."""
+        seen = keypoints[..., 2].max(axis=-1) > 0
+        extent, middle = _boxes(keypoints[seen] if seen.any() else keypoints)
+        return cls._around(np.median(extent)[None], np.median(middle, axis=0)[None], size)
+
+    @classmethod
+    def _around(cls, extent: np.ndarray, middle: np.ndarray, size: tuple[int, int]) -> "Framing":
+        """extent: (F,) and middle: (F, 2) of the person's box in pixels."""
         extent = np.maximum(extent, 1e-6)
         half = np.clip(size[0] / 2, extent / EXTENT[1], extent / EXTENT[0])
-        middle = averaged((low + high) / 2, times, PATH_SECONDS)
         wanted = np.clip((middle - np.array(size) / 2) / half[:, None], *MIDDLE)
         return cls(middle - wanted * half[:, None], half)
 
@@ -51,3 +64,14 @@ class Framing:
         in_window = keypoints[..., :2] - (self.centre - half)[:, None]
         screen[..., :2] = to_screen(in_window, np.repeat(2 * half, 2, axis=-1))
         return screen
+
+
+def _boxes(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(F, J, 3) -> the longer side of the box in each frame, (F,), and its middle, (F, 2).
+
+    Joints that are never seen do not count.
+    """
+    seen = keypoints[..., 2].max(axis=0) > 0
+    points = keypoints[:, seen if seen.any() else ..., :2].astype(np.float64)
+    low, high = points.min(axis=1), points.max(axis=1)
+    return (high - low).max(axis=-1), (low + high) / 2

@@ -146,7 +146,7 @@ class SlidingLifter:
         wanted = seconds - np.arange(self._lifter.n_frames)[::-1] / self._lifter.frame_rate
         points = np.stack([np.interp(wanted, times, column) for column in known.T], axis=-1)
         points = rearrange(points, "t (j d) -> t j d", d=3)
-        return Framing.along(points, wanted, self._size).to_screen(points)
+        return Framing.still(points, self._size).to_screen(points)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from demo.detectors import landmarks, multipose
 from demo.detectors.landmarks import Region, find_landmarks
 from demo.detectors.multipose import find_everybody
 from demo.detectors.networks import open_network
-from demo.lifting import Framing
+from demo.framing import Framing
 from demo.live import SlidingLifter
 from demo.people import bounding_box
 from demo.pipeline import VideoLifter
@@ -27,7 +27,6 @@ from tests.media import encode
 from tests.web_server import served
 
 SIZE, FPS = (1280, 720), 30.0
-RATE = 25.0  # of the network's clips
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +107,8 @@ def test_the_same_person_is_known_as_by_python(page, rng):
 def test_the_window_is_pythons(page, rng):
     for scale, place in ((0.2, 0), (1, 0), (2.5, 0), (1, 900)):
         clip = rng.uniform(0, 1, (9, 17, 3)) * [300, 500, 1] * [scale, scale, 1] + [place, 50, 0]
-        clip[2, :, 2] = 0
-        framing = Framing.of(clip, SIZE)
+        clip[2, :, 2] = clip[:, 5, 2] = 0
+        framing = Framing.still(clip, SIZE)
         script = f"(c => Array.from(m.toScreen(c, m.windowOf(c, {list(SIZE)}))))"
         found = value_of(page, f"{script}({json.dumps(clip.tolist())})")
         np.testing.assert_allclose(found, framing.to_screen(clip).ravel(), atol=1e-5)
@@ -153,7 +152,7 @@ def test_a_keypoint_file_gives_pythons_poses(page, tmp_path, exported):
     np.testing.assert_allclose(seconds, np.arange(12) / FPS)  # no frame is left out
 
     lifter = VideoLifter.from_checkpoint(exported[0], flip=False)
-    sliding = SlidingLifter(lifter, SIZE, RATE, smooth=False)
+    sliding = SlidingLifter(lifter, SIZE, smooth=False)
     areas = [np.prod(np.ptp(np.split(bounding_box(p), 2), axis=0)) for p in keypoints[:, 0]]
     assert areas[1] == 0  # not there yet
     largest = np.concatenate([keypoints[0, :7], keypoints[1, 7:]]).astype(np.float32)
@@ -164,7 +163,7 @@ def test_a_keypoint_file_gives_pythons_poses(page, tmp_path, exported):
     # Another file after it: the person of the first is forgotten.
     page.give("keypoints", write_keypoints(tmp_path / "one.json", keypoints[1:, 7:9]))
     page.wait_for("live.poses.length === 2")
-    sliding = SlidingLifter(lifter, SIZE, RATE, smooth=False)
+    sliding = SlidingLifter(lifter, SIZE, smooth=False)
     np.testing.assert_allclose(page.run("live.poses[0].joints"), sliding(largest[7], 0.0), atol=1.0)
 
 

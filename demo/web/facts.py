@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from demo import lifting, live, tracking
+from demo import framing, live, tracking
 from demo.detectors import blazepose, landmarks, multipose
 from demo.world import REFERENCE_MM
 from lib.keypoints import LAYOUTS, Layout
@@ -22,7 +22,7 @@ def page_facts(frames: int, rate: float) -> Json:
         },
         "layouts": {name: _layout(layout) for name, layout in LAYOUTS.items()},
         "lifter": {"frames": frames, "rate": rate},
-        "framing": {"extent": lifting.EXTENT, "middle": lifting.MIDDLE.tolist()},
+        "framing": {"extent": framing.EXTENT, "middle": framing.MIDDLE.tolist()},
         "tracking": {
             "reach": tracking.REACH,
             "speed": tracking.SPEED,

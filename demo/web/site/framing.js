@@ -1,4 +1,4 @@
-// What the network is shown of a picture: demo/lifting.py's window.
+// What the network is shown of a picture: demo/framing.py's window of a moment.
 import { facts } from "./facts.js";
 
 export function median(values) {
@@ -13,8 +13,10 @@ const clip = (value, low, high) => Math.min(high, Math.max(low, value));
 export function windowOf(frames, size) {
   const { extent: [small, large], middle: [low, high] } = facts.framing;
   const seen = frames.filter(joints => joints.some(joint => joint[2] > 0));
-  const boxes = (seen.length ? seen : frames).map(joints => {
-    const xs = joints.map(joint => joint[0]), ys = joints.map(joint => joint[1]);
+  // Joints that are never seen do not count.
+  const ever = frames[0].map((_, k) => frames.some(joints => joints[k][2] > 0) || !seen.length);
+  const boxes = (seen.length ? seen : frames).map(all => {
+    const joints = all.filter((_, k) => ever[k]), xs = joints.map(joint => joint[0]), ys = joints.map(joint => joint[1]);
     return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
   });
   const extent = Math.max(median(boxes.map(([x0, y0, x1, y1]) => Math.max(x1 - x0, y1 - y0))), 1e-6);
