@@ -14,7 +14,7 @@ import numpy as np
 from demo.keypoint_files import examine
 from demo.keypoint_files.arrays import KEYPOINTS, read_arrays
 from demo.keypoint_files.found import Sightings
-from demo.keypoint_files.images import frames_of_images
+from demo.keypoint_files.images import frames_of_images, rate_by_times
 from demo.keypoint_files.layouts import choose_layout, doubt_layout
 from demo.keypoint_files.marks import without_marks
 from demo.keypoint_files.opening import files_of, open_files
@@ -84,6 +84,7 @@ def _examined(
         raise sightings.wrong("nobody is in it; is it of the right video?")
     frames, num_frames = frames_of_images(sightings, list(sightings.images), video_frames)
     frame = np.array([frames[image] for image in sightings.image], dtype=int)
+    sightings.facts.fps = sightings.facts.fps or rate_by_times(sightings, frames)
     layout, keypoints = choose_layout(sightings, wanted)
     confidence = examine.confidences(sightings, keypoints)
     examine.refuse_poses_in_space(sightings, layout, keypoints, confidence)

@@ -21,6 +21,11 @@ CONFIDENCE = (
     "kp_score", "kpt_scores", "scores", "score", "confidence", "confidences", "conf", "visibility",
     "visible", "visibilities", "likelihood", "presence", "probability", "prob", "c", "v",
 )  # fmt: skip
+# Names of the time of an image, in any unit.
+TIMES = (
+    "timestamp", "timestamp_ms", "timestamp_s", "timestamp_sec", "timestampms", "time", "time_ms",
+    "time_s", "time_sec", "seconds", "milliseconds",
+)  # fmt: skip
 _RATES = ("fps", "frame_rate", "framerate", "frame_per_second", "video_fps")
 _SIZES = ("size", "image_size", "img_size", "frame_size", "video_size", "resolution")
 _SIDES = tuple(
@@ -139,6 +144,7 @@ class Sightings:
         self.facts = Facts()
         # Every image, also those where nobody was found, in the file's order.
         self.images: dict[Image, None] = {}
+        self.times: dict[Image, float] = {}  # of images, where the file tells them
         self.image: list[Image] = []  # of each sighting
         self.person: list[int] = []  # of each sighting; 0: the file does not follow people
         self.numbers: list[np.ndarray] = []  # of each sighting, (J, C)

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 
+import numpy as np
+
 from demo.keypoint_files.found import Image, Sightings, natural_order
 
+SLOWEST, FASTEST = 1, 500  # frames a second that times may tell
 MAX_FRAMES = 10_000_000
 MOST_OF_VIDEO = 0.95  # images that are fewer are a part of the video
 LONGEST = 25  # digits of a number that may be read
@@ -42,6 +45,23 @@ def frames_of_images(
     if last - first > MAX_FRAMES:
         raise sightings.wrong(f"image numbers up to {last} are no frame numbers")
     return {image: number - first for image, number in numbers.items()}, last - first + 1
+
+
+def rate_by_times(sightings: Sightings, frames: dict[Image, int]) -> float:
+    """Frames a second by the times of the images, 0 where they do not tell; they may be in any unit
+    in which the rate can be one."""
+    known = sorted((frames[image], time) for image, time in sightings.times.items())
+    steps = [(t - s) / (b - a) for (a, s), (b, t) in pairwise(known) if b > a]
+    middle = float(np.median(steps)) if len(steps) > 1 else 0.0
+    if not middle > 0 or min(steps) <= 0 or len(known) < len(frames):
+        return 0.0
+    for unit in (1, 1e-3, 1e-6, 1e-9):  # seconds
+        rate = 1 / (middle * unit)
+        if SLOWEST <= rate <= FASTEST:
+            told = "" if max(steps) < 1.5 * min(steps) else ", by and large"
+            sightings.assumed.append(f"{rate:.4g} frames/s, as the images' times have it{told}")
+            return rate
+    return 0.0
 
 
 def _numbers(sightings: Sightings, images: Sequence[Image]) -> dict[Image, int] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.keypoint_files.found import Image, Points, Sightings, list_of_names, listed
+from demo.keypoint_files.found import TIMES, Image, Points, Sightings, list_of_names, listed
 from demo.keypoint_files.points import NotPoints, confidence_in, points_of
 from lib.errors import UserError
 from lib.keypoints import BODY_25, COCO_17
@@ -45,6 +45,7 @@ Table = Mapping[str, object]
 
 def read_structures(sightings: Sightings, contents: Sequence[tuple[Path, object]]) -> None:
     """Add the people of files of nested values; of several files each is an image."""
+    owner: dict[Image, Path] = {}  # the file that an image is in
     for file, content in contents:
         reader = _Reader(sightings, file)
         if len(contents) == 1:
@@ -53,6 +54,12 @@ def read_structures(sightings: Sightings, contents: Sequence[tuple[Path, object]
             reader.images(content)  # results of AlphaPose, in a folder
         else:
             reader.file_of_image(content)
+        for image in reader.names:
+            if owner.setdefault(image, file) != file:
+                raise sightings.wrong(
+                    f"image {image!r} is in {owner[image].name} and in {file.name}; of two videos?"
+                    " give one of the files"
+                )
     if sightings.without_pose and not sightings.numbers:
         raise sightings.wrong(f"people without {POSES[0]!r} or another pose only")
 
@@ -81,6 +88,7 @@ class _Reader:
 
     def __init__(self, sightings: Sightings, file: Path) -> None:
         self.sightings, self.file = sightings, file
+        self.names: dict[Image, None] = {}  # of the images in this file
 
     def wrong(self, what: str) -> UserError:
         return self.sightings.wrong(what, self.file)
@@ -90,6 +98,13 @@ class _Reader:
             self.sightings.facts.take(table)
         except (TypeError, ValueError, OverflowError) as error:
             raise self.wrong("'fps' or 'size' is not a number or a pair") from error
+
+    def time(self, table: Table, name: Image) -> None:
+        for key in TIMES:
+            value = table.get(key)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self.sightings.times[name] = float(value)
+                return
 
     def points(self, table: Table, key: str) -> Points | None:
         try:
@@ -214,13 +229,16 @@ class _Reader:
     def image(self, content: object, name: Image) -> None:
         """What stands for one image: a table with people, a person, a list of people, numbers."""
         self.sightings.images[name] = None
+        self.names[name] = None
         if content is None:
             return
         if isinstance(content, Mapping):
             if self.is_person(content):
+                self.time(content, name)
                 self.person(content, name)
             else:
                 self.take(content)
+                self.time(content, name)
                 self.within(content, name)
             return
         self.people(content, name)

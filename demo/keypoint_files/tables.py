@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from demo.keypoint_files.arrays import read_arrays
-from demo.keypoint_files.found import COUNTS, Image, Points, Sightings, listed
+from demo.keypoint_files.found import COUNTS, TIMES, Image, Points, Sightings, listed
 from demo.keypoint_files.opening import KINDS, Rows, Table
 from lib.keypoints import COCO_17, Layout
 
@@ -168,8 +168,11 @@ def _named(sightings: Sightings, rows: Rows) -> None:
     names = () if all(name.isdecimal() for name in places) else tuple(places)
     person = next((n for n, name in enumerate(header) if name in _PERSON), None)
     seen: dict[tuple[Image, str], int] = {}
+    time = next((n for n, name in enumerate(header) if name in TIMES), None)
     for number, row in lines:
         image = number - 1 if frame is None else _image(row[frame])
+        if time is not None and _number(row[time]) is not None:
+            sightings.times[image] = _value(sightings, rows, number, row[time])
         who = "" if person is None else row[person]
         if (image, who) in seen:
             raise sightings.wrong(
