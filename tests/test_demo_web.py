@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import time
 
 import cv2
 import matplotlib
@@ -22,6 +23,7 @@ from demo.web.command import main
 from lib.camera import camera_to_world
 from lib.keypoints import LAYOUTS
 from lib.skeleton import H36M
+from tests.browser import SECONDS
 from tests.demo_samples import in_camera, standing
 from tests.media import encode
 from tests.web_server import served
@@ -195,6 +197,41 @@ def test_a_wrong_keypoint_file_is_told_and_a_right_one_is_shown_after_it(page, t
     page.wait_for("live.poses.length === 2")
 
 
+def test_pause_the_room_and_saved_poses(page, tmp_path):
+    keypoints = np.tile(two_people()[:1], (1, 20, 1, 1))
+    page.give("keypoints", write_keypoints(tmp_path / "long.json", keypoints, fps=10))
+    page.wait_for("live.poses.length >= 3")
+    for key in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=key, key=" ", text=" " * (key == "keyDown"))
+    assert page.run("document.getElementById('pause').textContent") == "Go on"
+    page.run("live.lifting.ask('?').catch(() => 0)")  # what was asked before has been answered
+    count = page.run("new Promise(go => setTimeout(() => go(live.poses.length), 300))")
+    assert page.run("new Promise(go => setTimeout(() => go(live.poses.length), 300))") == count
+
+    room = "document.getElementById('room').toDataURL()"
+    level = page.run(room)
+    page.run("const pitch = document.getElementById('pitch'); pitch.value = 30")
+    page.run("pitch.dispatchEvent(new Event('input'))")
+    assert page.run(room) != level
+
+    page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.click("save")
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "poses.json").is_file():
+        assert time.monotonic() < deadline
+        page.run("0")
+    saved = json.loads((tmp_path / "poses.json").read_text())
+    assert (saved["size"], saved["camera_pitch"], len(saved["times"])) == (list(SIZE), 30, count)
+    assert saved["joint_names"] == list(H36M.names) and saved["parents"] == list(H36M.parents)
+    world = camera_to_world(np.array(saved["pose_3d"]), 30.0)
+    world[..., 2] -= world[..., 2].min(axis=1, keepdims=True)
+    np.testing.assert_allclose(saved["pose_world"], world, atol=1e-6)
+    np.testing.assert_allclose(saved["keypoints_2d"][0], keypoints[0, 0], rtol=1e-6)
+
+    page.click("pause")
+    page.wait_for(f"live.poses.length > {count}")
+
+
 # --- Pictures -------------------------------------------------------------------------------
 
 
@@ -258,8 +295,8 @@ def test_the_first_region_is_pythons(page, rng):
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_video_is_followed(page, tmp_path, portrait):
-    """The camera pans: the portrait moves 2 pixels to the right in each frame."""
+def test_a_video_and_then_the_webcam(page, tmp_path, portrait):
+    """The portrait moves 2 pixels to the right in each frame; nobody is in Chromium's webcam."""
     frames = np.zeros((50, 600, 720, 3), np.uint8)
     for number, frame in enumerate(frames):
         frame[:, 2 * number : 2 * number + 512] = portrait
@@ -271,9 +308,6 @@ def test_a_video_is_followed(page, tmp_path, portrait):
         nose = np.array(keypoints)[H36M.index("neck"), :2]
         assert np.abs(nose - [270 + 2 * round(25 * seconds), 240]).max() < 50  # pixels
 
-
-def test_the_webcam(page):
-    """Chromium's test picture, in which nobody is."""
     page.click("camera")
     page.wait_for("document.getElementById('state').textContent.includes('nobody is seen')")
     first = page.run("live.picture.seconds")

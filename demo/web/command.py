@@ -13,7 +13,6 @@ from demo.onnx_lifter import OnnxLifter
 from demo.pipeline import DEFAULT_CHECKPOINT
 from demo.web.facts import page_facts
 from demo.web.runtime import PACKAGE, VERSION, downloaded, find_npm, unpacked
-from lib.camera import H36M_FPS
 from lib.cli import CommandParser
 from lib.errors import UserError
 from lib.files import find_path, write_atomic
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _lifter(options) as path:
         lifter, contents = OnnxLifter(path), find_path(path).read_bytes()
     runtime = runtime or downloaded()
-    facts = json.dumps(page_facts(lifter.n_frames, lifter.frame_rate or H36M_FPS))
+    facts = json.dumps(page_facts(lifter.n_frames, lifter.frame_rate))
     files = {
         MARK: f"export const facts = {facts};\n".encode(),  # first: a stopped command can go on
         **{f"runtime/{name}": contents for name, contents in runtime.items()},

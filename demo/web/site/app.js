@@ -55,7 +55,6 @@ async function show(opening, needsDetection) {
     $("pause").disabled = false;
     draw();
     tell("Loading the networks …");
-    source.pause(true);
     await Promise.all([
       lifting.ask("start", source.size),
       needsDetection && detection.ask("start"),

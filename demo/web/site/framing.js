@@ -1,7 +1,7 @@
 // What the network is shown of a picture: demo/framing.py's window of a moment.
 import { facts } from "./facts.js";
 
-export function median(values) {
+function median(values) {
   const sorted = Float64Array.from(values).sort(), middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }

@@ -1,6 +1,6 @@
 // 3D poses of one person, moment by moment, each from the moments before it: demo/live.py's SlidingLifter.
 import { facts } from "./facts.js";
-import { median, toScreen, windowOf } from "./framing.js";
+import { toScreen, windowOf } from "./framing.js";
 import { samePerson } from "./tracking.js";
 
 export class SlidingLifter {
@@ -39,7 +39,7 @@ export class SlidingLifter {
     return pose.map(place => place.map(value => value * this.scale));
   }
 
-  // T frames up to the newest moment, at the window's rate even where moments were dropped.
+  // T frames up to the newest moment, at the network's rate whatever the source's.
   window() {
     const { frames, rate } = facts.lifter, now = this.past.at(-1)[0];
     let after = 0;

@@ -32,7 +32,10 @@ class Playing {
     return { seconds: this.seconds, image: await createImageBitmap(this.video) };
   }
 
-  pause(on) { on ? this.video.pause() : this.video.play(); }
+  pause(on) {
+    if (on) this.video.pause();
+    else this.video.play().catch(() => {}); // paused again before it played
+  }
 
   close() {
     this.stopped = true;
@@ -43,20 +46,20 @@ class Playing {
   }
 }
 
-async function play(fill, trouble) {
+// fill: sets what the element shows; it stands at its first picture until pause(false).
+async function ready(fill, trouble) {
   const video = document.createElement("video");
   video.muted = video.playsInline = true;
-  fill(video);
-  try {
-    await video.play();
-  } catch (error) {
-    throw new Error(`${trouble} (${error.message})`);
-  }
+  await new Promise((resolve, reject) => {
+    video.onloadeddata = resolve;
+    video.onerror = () => reject(new Error(`${trouble} (${video.error.message})`));
+    fill(video);
+  });
   if (!video.videoWidth) throw new Error(trouble);
   return new Playing(video);
 }
 
-export const openVideo = file => play(
+export const openVideo = file => ready(
   video => { video.src = URL.createObjectURL(file); },
   `${file.name}: this browser plays no such video; convert it to H.264 or WebM`,
 );
@@ -68,7 +71,7 @@ export async function openCamera() {
   } catch (error) {
     throw new Error(`no camera: it is in use, there is none, or the page may not use it (${error.message})`);
   }
-  return play(video => { video.srcObject = stream; }, "the camera gives no picture");
+  return ready(video => { video.srcObject = stream; }, "the camera gives no picture");
 }
 
 // A file that demo/vis.py wrote with --save-keypoints FILE.json, at its own pace or more slowly, no frame left out.
