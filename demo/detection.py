@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import tee
 from threading import Condition, Event
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from demo.looks import describe
 from demo.people import Detector, Found, People, Pose2D
+from demo.shots import find_cuts, small_picture
 from demo.tracking import agreement
 from demo.video import Video
 from lib.keypoints import Layout
@@ -50,6 +51,7 @@ class _Section:
     end: int | None
     people: list[Found] = field(default_factory=list)
     looks: list[np.ndarray] = field(default_factory=list)
+    pictures: list[np.ndarray] = field(default_factory=list)  # small, to find cuts by
     times: "array[float]" = field(default_factory=lambda: array("d"))
     done: bool = False
     successor: "_Section | None" = None  # the section that goes on where this one stops
@@ -112,6 +114,7 @@ class _Detection:
                 return
             if number >= part.start:
                 part.looks.append(describe(frame, found, pose_2d.layout))
+                part.pictures.append(small_picture(frame))
                 with self._changed:
                     part.people.append(found)
                     self._changed.notify_all()
@@ -146,9 +149,12 @@ def detect_people(video: Video, detector: Detector, on_frame: Callable[[], objec
     layout = detection.run()
     frames: list[Found] = []
     looks: list[np.ndarray] = []
+    pictures: list[np.ndarray] = []
     part: _Section | None = detection.parts[0]
     while part is not None:
         looks += part.looks[len(frames) - part.start :]
+        pictures += part.pictures[len(frames) - part.start :]
         frames += part.people[len(frames) - part.start :]
         part = part.successor
-    return People.of_frames(frames, layout, looks).filmed(video.fps, video.size)
+    people = People.of_frames(frames, layout, looks).filmed(video.fps, video.size)
+    return replace(people, cuts=find_cuts(pictures))

@@ -3,19 +3,21 @@
 from dataclasses import replace
 
 from demo.people import People
+from demo.shots import GLANCE, find_cuts, small_picture
 from demo.video import Video
 
 OTHER_LENGTH = 0.05  # with such a difference in length, they may be of another video
 
 
 def match(people: People, video: Video, fps: float = 0.0) -> tuple[People, list[str]]:
-    """The keypoints with the times of their video, and what is to be said of the two.
+    """The keypoints with the times and the cuts of their video, and what is to be said of the two.
 
     people: in the pixels of the picture as it is stored, which other programs see; video: at its
     start; fps: in place of its times.
     """
-    while video.skip():
-        pass
+    pictures = []
+    while (frame := video.read(GLANCE)) is not None:
+        pictures.append(small_picture(frame))
     told, times = [], video.times
     if abs(people.num_frames - len(times)) > OTHER_LENGTH * len(times):
         told.append(
@@ -29,7 +31,7 @@ def match(people: People, video: Video, fps: float = 0.0) -> tuple[People, list[
             f" {video.stored_size[0]}x{video.stored_size[1]}"
         )
     filmed = people.filmed(fps or video.fps or people.fps, video.stored_size)
-    filmed = replace(filmed, pixel_aspect=video.pixel_aspect)
+    filmed = replace(filmed, pixel_aspect=video.pixel_aspect, cuts=find_cuts(pictures))
     if not fps and 0 < people.num_frames <= len(times):
         filmed = filmed.at(times)
     return filmed, told

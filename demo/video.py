@@ -128,12 +128,15 @@ class Video:
             self.times.append(seconds - self.start)
         return seconds is not None
 
-    def read(self) -> Frame | None:
-        """The next frame, None at the end. All have the same size, though streams may change it."""
+    def read(self, size: tuple[int, int] | None = None) -> Frame | None:
+        """The next frame, None at the end. All have the same size, though streams may change it.
+
+        size: in place of the video's own; the first frame has that anyway.
+        """
         first = self._first
         if not self.skip():
             return None
-        return self._reader.retrieve(self.size) if first is None else first
+        return self._reader.retrieve(size or self.size) if first is None else first
 
     def frames(self) -> Iterator[Frame]:
         while (frame := self.read()) is not None:
