@@ -21,6 +21,7 @@ from demo.options import parse_options
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.pipeline import VideoLifter, people_in_video
 from demo.readers import is_stream
+from demo.smoothing import LIGHT, STRONG
 from demo.summary import summary
 from demo.tracking import choose, follow
 from demo.video import Video
@@ -149,7 +150,8 @@ def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLift
         lifter,
         options.view,
         camera_pitch=options.camera_pitch or 0.0,
-        smooth=options.smooth,
+        smooth=options.smooth or (detector.jitters and not options.raw_keypoints),
+        strength=STRONG if options.smooth else LIGHT,
         window=not options.no_window,
         film_path=film,
         everybody=options.person == "all",
@@ -188,7 +190,7 @@ def detect(options: argparse.Namespace, detector: Detector, progress: "Progress"
             "detect",
             video.count,
             lambda on_frame: people_in_video(
-                video, detector, options.person, options.fps, on_frame
+                video, detector, options.person, options.fps, on_frame, raw=options.raw_keypoints
             ),
         )
         if people.num_frames < 0.95 * video.count:

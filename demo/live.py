@@ -21,7 +21,7 @@ from demo.lifting import Lifter
 from demo.live_people import LivePeople
 from demo.people import Pose2D, bounding_box
 from demo.readers import is_stream
-from demo.smoothing import OneEuro
+from demo.smoothing import STRONG, OneEuro, Strength
 from demo.tracking import same_person
 from demo.video import Video, ahead
 from demo.world import millimetres_per_unit
@@ -101,8 +101,14 @@ class Newest:
 class SlidingLifter:
     """3D poses of one person, frame by frame, each from the T moments up to it."""
 
-    def __init__(self, lifter: Lifter, size: tuple[int, int], smooth: bool) -> None:
-        self._lifter, self._size, self._smooth = lifter, size, smooth
+    def __init__(
+        self,
+        lifter: Lifter,
+        size: tuple[int, int],
+        smooth: bool,
+        strength: Strength = STRONG,
+    ) -> None:
+        self._lifter, self._size, self._smooth, self._strength = lifter, size, smooth, strength
         self._span = lifter.n_frames / lifter.frame_rate  # seconds that a clip shows
         self._last = np.zeros((17, 3))  # the latest keypoints as they came
         self._start_anew()
@@ -135,7 +141,7 @@ class SlidingLifter:
     def _smoothed(self, keypoints: np.ndarray, seconds: float) -> np.ndarray:
         if self._filter is None:
             box = bounding_box(keypoints)
-            self._filter = OneEuro(scale=float((box[2:] - box[:2]).max()))
+            self._filter = OneEuro(float((box[2:] - box[:2]).max()), self._strength)
         elapsed = max(seconds - self._past[-1][0], 1e-3) if self._past else 1e-3
         return np.concatenate([self._filter(keypoints[:, :2], elapsed), keypoints[:, 2:]], axis=-1)
 
@@ -189,6 +195,7 @@ def run_live(
     *,
     camera_pitch: float = 0.0,
     smooth: bool = False,
+    strength: Strength = STRONG,
     window: bool = True,
     film_path: Path | None = None,
     everybody: bool = False,
@@ -203,7 +210,7 @@ def run_live(
     centre = np.array([0.0, 0.0, ROOM_RADIUS_MM * 0.8])
     room = Room(centre, ROOM_RADIUS_MM * (2 if everybody else 1), panel, view)
     crowd = LivePeople(
-        lambda: SlidingLifter(lifter, newest.size, smooth),
+        lambda: SlidingLifter(lifter, newest.size, smooth, strength),
         detector.layout,
         newest.size,
         newest.fps,

@@ -67,6 +67,8 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--person", default="largest", metavar="N", type=parse_person, help=who)
     add("--free-bones", action="store_true", help="leave bone lengths as the network gives them")
     add("--smooth", action="store_true", help="One-Euro filter on the keypoints")
+    raw = "no filter at all; blazepose's keypoints have a light one else"
+    add("--raw-keypoints", action="store_true", help=raw)
     pitch = "how far the camera looks down (auto)"
     add("--camera-pitch", default="auto", metavar="DEG", type=parse_pitch, help=pitch)
 

@@ -38,6 +38,7 @@ class Detector:
 
     make: a fresh one; each section of a video that is read in parallel has one of its own.
     at_rate: the same for a frame rate, where it matters to the detector.
+    jitters: whether it sees each frame for itself, so that a body at rest trembles.
     sections: whether a video is done sooner in sections: true where one detector computes on a
     single core.
     """
@@ -45,6 +46,7 @@ class Detector:
     make: Callable[[], Pose2D]
     sections: bool = False
     at_rate: Callable[[float], Pose2D] | None = None
+    jitters: bool = False
 
     def for_frames(self, fps: float) -> Pose2D:
         """A fresh one for frames at this rate, 0: unknown."""

@@ -15,6 +15,7 @@ from demo.detectors import DETECTORS, choose_detector
 from demo.lifting import lift_track
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses
+from demo.smoothing import steady
 from demo.tracking import choose, follow
 from demo.tracks import Timeline, tracks_of
 from demo.video import Video, find_video
@@ -37,15 +38,18 @@ def people_in_video(
     person: str,
     fps: float = 0.0,
     on_frame: Callable[[], object] = lambda: None,
+    *,
+    raw: bool = False,
 ) -> People:
     """Detect and follow the wanted people. Raises UserError.
 
     video: at its start; person: 'largest', 'all' or a number; fps: in place of the video's own
-    times.
+    times; raw: keypoints as the detector gives them, though a body at rest may tremble.
     """
     people = detect_people(video, detector, on_frame)
     people = people.filmed(fps or video.fps or ASSUMED_FPS)
-    return choose(follow(people if fps else people.at(video.times)), person)
+    people = follow(people if fps else people.at(video.times))
+    return choose(steady(people) if detector.jitters and not raw else people, person)
 
 
 class VideoLifter:

@@ -4,11 +4,29 @@ Source: Casiez, Roussel and Vogel 2012, "1 € Filter". Positions are filtered i
 size, so the same numbers serve a small and a large person, in pixels and in millimetres.
 """
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 
-MIN_CUTOFF = 1.5  # Hz, of a body at rest: lower is steadier
-BETA = 3.0  # per (body size / second): higher follows fast motion with less delay
+from demo.people import People
+from demo.stretches import split
+
 DERIVATIVE_CUTOFF = 1.0  # Hz
+
+
+class Strength(NamedTuple):
+    """min_cutoff: Hz, of a body at rest: lower is steadier. beta: per (body size / second): higher
+    follows fast motion with less delay.
+    """
+
+    min_cutoff: float
+    beta: float
+
+
+STRONG = Strength(1.5, 3.0)
+# As steady as MediaPipe's keypoints are (which lag behind instead).
+LIGHT = Strength(2.0, 10.0)
 
 
 def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
@@ -19,9 +37,9 @@ def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
 class OneEuro:
     """Filters points (..., D) that arrive one after another."""
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, scale: float, strength: Strength = STRONG) -> None:
         """scale: the body's size in the units of the points."""
-        self._scale = max(scale, 1e-9)
+        self._scale, self._strength = max(scale, 1e-9), strength
         self._points: np.ndarray | None = None
         self._speed: np.ndarray | float = 0.0
 
@@ -34,19 +52,21 @@ class OneEuro:
         self._speed += _gain(DERIVATIVE_CUTOFF, seconds) * (speed - self._speed)
         # One cutoff for a point, not one a coordinate: otherwise the filter would bend its path.
         pace = np.linalg.norm(self._speed, axis=-1, keepdims=True)
-        gain = _gain(MIN_CUTOFF + BETA * pace, seconds)
+        gain = _gain(self._strength.min_cutoff + self._strength.beta * pace, seconds)
         self._points = self._points + gain * (points - self._points)
         return self._points.astype(points.dtype)
 
 
-def smooth_track(keypoints: np.ndarray, times: np.ndarray) -> np.ndarray:
+def smooth_track(
+    keypoints: np.ndarray, times: np.ndarray, strength: Strength = STRONG
+) -> np.ndarray:
     """(F, J, 3) -> the same, smoothed without delay: the mean of a pass forth and one back.
 
     times: (F,) seconds. The confidences stay as they are.
     """
     xy = keypoints[..., :2]
     scale = float(np.median(np.ptp(xy, axis=1).max(axis=-1)))
-    forth, back = OneEuro(scale), OneEuro(scale)
+    forth, back = OneEuro(scale, strength), OneEuro(scale, strength)
     passes = np.zeros_like(xy)
     steps = np.diff(times)
     for frame in range(len(xy)):
@@ -54,3 +74,16 @@ def smooth_track(keypoints: np.ndarray, times: np.ndarray) -> np.ndarray:
     for frame in reversed(range(len(xy))):
         passes[frame] += back(xy[frame], steps[frame] if frame < len(steps) else 0.0) / 2
     return np.concatenate([passes, keypoints[..., 2:]], axis=-1)
+
+
+def steady(people: People) -> People:
+    """The same people, smoothed lightly, each stretch of each person by itself."""
+    keypoints = people.keypoints.copy()
+    for number in people.numbers.tolist():
+        rows = np.flatnonzero(people.person == number)
+        frame = people.frame[rows]
+        times = people.seconds[frame]
+        for part in split(people.keypoints[rows], frame, times, people.cuts):
+            theirs = rows[part]
+            keypoints[theirs] = smooth_track(people.keypoints[theirs], times[part], LIGHT)
+    return replace(people, keypoints=keypoints)

@@ -41,6 +41,7 @@ def open_detector(weights_dir: Path, several_people: bool) -> Detector:
         lambda: BlazePose(*networks),
         sections=True,
         at_rate=lambda fps: BlazePose(*networks, fps=fps),
+        jitters=True,
     )
 
 
