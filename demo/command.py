@@ -114,6 +114,8 @@ def write_files(
             people,
             smooth=options.smooth,
             camera_pitch=options.camera_pitch,
+            fov=None if options.in_place else options.fov,
+            height=options.height,
             constant_bones=not options.free_bones,
         ),
     )
@@ -128,8 +130,9 @@ def write_files(
         print(line)
     print(progress.line(people.num_frames))
     fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"
+    sees = f"sees {poses.fov:g}° (--fov)" if poses.fov else "nobody goes anywhere (--in-place)"
     print(
-        f"camera looks down {poses.camera_pitch:.0f}°; the network's bone lengths vary by"
+        f"camera looks down {poses.camera_pitch:.0f}°, {sees}; the network's bone lengths vary by"
         f" {poses.bone_variation.mean():.1%}{fixed}"
     )
     print(f"{folder}: {', '.join(written)}")

@@ -79,12 +79,19 @@ class Lifted:
     mm_per_pixel: float
 
 
-def lift_track(lifter: Lifter, track: Track, size: tuple[int, int], constant_bones: bool) -> Lifted:
-    """size: of the picture in pixels; constant_bones: each bone has one length in all frames."""
+def lift_track(
+    lifter: Lifter,
+    track: Track,
+    size: tuple[int, int],
+    constant_bones: bool,
+    height: float | None = None,
+) -> Lifted:
+    """size: of the picture in pixels; constant_bones: each bone has one length in all frames;
+    height: of the person in metres, None: average."""
     framing = Framing.along(track.joints, track.times, size)
     screen = bridge_confidence(framing.to_screen(track.joints))
     pose = lift_screen(lifter, screen, track.times)
-    scale = millimetres_per_unit(pose)
+    scale = millimetres_per_unit(pose, height)
     pose = pose * np.float32(scale)
     return Lifted(
         fit_bones(pose) if constant_bones else pose,

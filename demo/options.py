@@ -10,9 +10,11 @@ from pathlib import Path
 
 from demo.detectors import DETECTORS
 from demo.export import EXPORTERS
+from demo.path import DEFAULT_FOV
 from demo.pipeline import DEFAULT_CHECKPOINT
 from demo.readers import MAX_FPS, is_stream
 from demo.video import find_video, find_videos
+from demo.world import AVERAGE_HEIGHT
 from lib.cli import CommandParser
 from lib.drawing import START, View
 from lib.errors import UserError
@@ -71,6 +73,11 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--raw-keypoints", action="store_true", help=raw)
     pitch = "how far the camera looks down (auto)"
     add("--camera-pitch", default="auto", metavar="DEG", type=parse_pitch, help=pitch)
+    seen = f"what the camera sees over the picture's longer side ({DEFAULT_FOV:g})"
+    add("--fov", default=DEFAULT_FOV, metavar="DEG", type=parse_fov, help=seen)
+    tall = f"how tall everybody is ({AVERAGE_HEIGHT:g})"
+    add("--height", metavar="METRES", type=parse_height, help=tall)
+    add("--in-place", action="store_true", help="nobody goes anywhere: the root stays where it is")
 
     add = parser.add_argument_group("result").add_argument
     add("-o", "--output", metavar="DIR", help="folder for the results (demo/output/NAME)")
@@ -122,6 +129,8 @@ def _check_several(options: argparse.Namespace) -> None:
 
 
 def _check_model(options: argparse.Namespace) -> None:
+    if options.in_place and options.fov != DEFAULT_FOV:
+        raise UserError("--in-place needs no --fov: nobody goes anywhere; leave one out")
     if options.gpu is not None and options.device != "auto":
         raise UserError("--gpu and --device exclude each other; leave one out")
     for given, flag in (
@@ -143,6 +152,9 @@ def _check_live(options: argparse.Namespace) -> None:
         (options.save_keypoints, "--save-keypoints", "live, no keypoints are kept"),
         (len(options.formats) < len(EXPORTERS), "--formats", "live, --record writes a film"),
         (options.free_bones, "--free-bones", "live, they always are as the network gives them"),
+        (options.fov != DEFAULT_FOV, "--fov", "live, everybody stays in place"),
+        (options.height is not None, "--height", "live, everybody is of average height"),
+        (options.in_place, "--in-place", "live, everybody stays in place anyway"),
     ):
         if given:
             raise UserError(f"{flag}: {remedy}; leave it out")
@@ -207,6 +219,20 @@ def parse_pitch(text: str) -> float | None:
     if not -90 <= pitch <= 90:
         raise UserError(f"--camera-pitch {text}: from -90 (looks up) to 90 (looks down)")
     return pitch
+
+
+def parse_fov(text: str) -> float:
+    with suppress(ValueError):
+        if 5 <= float(text) <= 150:
+            return float(text)
+    raise UserError(f"--fov {text}: from 5 (a strong zoom) to 150 degrees (a fisheye)")
+
+
+def parse_height(text: str) -> float:
+    with suppress(ValueError):
+        if 0.4 <= float(text) <= 2.6:
+            return float(text)
+    raise UserError(f"--height {text}: in metres, as 1.75")
 
 
 def parse_formats(text: str) -> list[str]:

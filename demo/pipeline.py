@@ -12,7 +12,9 @@ import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import DETECTORS, choose_detector
+from demo.grounding import walk
 from demo.lifting import lift_track
+from demo.path import DEFAULT_FOV, Sight
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses
 from demo.smoothing import steady
@@ -142,16 +144,22 @@ class VideoLifter:
         person: str = "largest",
         smooth: bool = False,
         camera_pitch: float | None = None,
+        fov: float | None = DEFAULT_FOV,
+        height: float | None = None,
     ) -> Poses:
         """Poses of a video's people. Raises UserError.
 
         person: 'largest', 'all' or a number; smooth: One-Euro filter on the keypoints;
-        camera_pitch: degrees the camera looks down, None to estimate it.
+        camera_pitch: degrees the camera looks down, None to estimate it; fov: its field of view
+        over the picture's longer side in degrees, None: people stay in place; height: of everybody
+        in metres, None: average.
         """
         found = choose_detector(detector, several_people=person != "largest")
         with Video(find_video(video)) as opened:
             people = people_in_video(opened, found, person)
-        return self.lift_people(people, smooth=smooth, camera_pitch=camera_pitch)
+        return self.lift_people(
+            people, smooth=smooth, camera_pitch=camera_pitch, fov=fov, height=height
+        )
 
     def lift_keypoints(
         self,
@@ -162,6 +170,8 @@ class VideoLifter:
         layout: str = "h36m17",
         smooth: bool = False,
         camera_pitch: float | None = None,
+        fov: float | None = DEFAULT_FOV,
+        height: float | None = None,
     ) -> Poses:
         """Poses from keypoints (F, J, 3) or (P, F, J, 3): x and y in pixels, confidence.
 
@@ -179,7 +189,9 @@ class VideoLifter:
         if not len(people.frame):
             raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
         people = people.filmed(fps, size)
-        return self.lift_people(people, smooth=smooth, camera_pitch=camera_pitch)
+        return self.lift_people(
+            people, smooth=smooth, camera_pitch=camera_pitch, fov=fov, height=height
+        )
 
     def lift_people(
         self,
@@ -187,12 +199,14 @@ class VideoLifter:
         *,
         smooth: bool = False,
         camera_pitch: float | None = None,
+        fov: float | None = DEFAULT_FOV,
+        height: float | None = None,
         constant_bones: bool = True,
     ) -> Poses:
         """Lift each person in each shot, then put them into one room. Raises UserError.
 
         constant_bones: keep the directions of the network's bones, but give each bone one length
-        in a shot, left and right alike.
+        in a shot, left and right alike. The rest is as in `__call__`.
         """
         people.check_facts()
         people = people.in_square_pixels()
@@ -200,26 +214,39 @@ class VideoLifter:
         tracks = tracks_of(people)
         if smooth:
             tracks = [track.smoothed() for track in tracks]
-        lifted = [lift_track(self, track, size, constant_bones) for track in tracks]
+        lifted = [lift_track(self, track, size, constant_bones, height) for track in tracks]
         poses = [one.pose for one in lifted]
         times = [track.times for track in tracks]
         pitch = estimate_pitch(poses, times) if camera_pitch is None else float(camera_pitch)
-        world = [to_room(pose, pitch, seconds) for pose, seconds in zip(poses, times, strict=True)]
-        if len(people.numbers) > 1:
-            joints = [track.joints for track in tracks]
-            spots = places(joints, [one.mm_per_pixel for one in lifted], size)
-            for pose, spot in zip(world, spots, strict=True):
-                pose[..., :2] += spot.astype(np.float32)
+        if fov is None:
+            world = [
+                to_room(pose, pitch, seconds) for pose, seconds in zip(poses, times, strict=True)
+            ]
+            if len(people.numbers) > 1:
+                joints = [track.joints for track in tracks]
+                spots = places(joints, [one.mm_per_pixel for one in lifted], size)
+                for pose, spot in zip(world, spots, strict=True):
+                    pose[..., :2] += spot
+        else:
+            sights = [
+                Sight.of(pose, track.joints, track.times, size, fov)
+                for pose, track in zip(poses, tracks, strict=True)
+            ]
+            world, pitch = walk(sights, pitch, refine=camera_pitch is None)
+            # x = y = 0 is where the first one is at first.
+            start = world[0][0, 0] * [1, 1, 0]
+            world = [pose - start for pose in world]
         timeline = Timeline.of(tracks, people)
         return Poses(
             persons=people.numbers,
             keypoints_2d=timeline.whole([track.joints for track in tracks], unseen=2),
             pose_3d=timeline.whole(poses),
-            pose_world=timeline.whole(world),
+            pose_world=timeline.whole(world).astype(np.float32),
             bone_variation=timeline.mean([one.bone_variation for one in lifted]),
             fps=fps,
             size=size,
             camera_pitch=pitch,
+            fov=fov or 0.0,
             times=people.seconds,
             stretch=timeline.stretch,
         )

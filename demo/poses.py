@@ -14,7 +14,10 @@ class Poses:
     persons: (P,) numbers, 1 the first to appear in the video.
     keypoints_2d: (P, F, 17, 3): x and y in pixels, confidence; 0: not seen, filled in.
     pose_3d: (P, F, 17, 3): x right, y down, z away from the camera; root at 0.
-    pose_world: (P, F, 17, 3): x right, y away from the camera, z up, the floor at z = 0.
+    pose_world: (P, F, 17, 3): x right, y away from the camera, z up, the floor at z = 0, on which
+    ankles rest.
+    fov: degrees that the camera sees over the picture's longer side, as was assumed for the paths;
+    0: everybody stays in place.
     bone_variation: (P,) how much the bone lengths of the network's own poses vary, standard
     deviation over mean, averaged over the bones; in the poses above they are constant unless
     asked otherwise.
@@ -36,6 +39,7 @@ class Poses:
     camera_pitch: float  # degrees the camera looks down
     times: np.ndarray
     stretch: np.ndarray
+    fov: float = 0.0
 
     @property
     def confidence(self) -> np.ndarray:

@@ -15,6 +15,7 @@ REFERENCE_MM = {
     "spine": 233.0,
     "thorax": 257.0,
 }
+AVERAGE_HEIGHT = 1.75  # metres: of a person with these bones
 PITCH_RANGE = (-60.0, 60.0)  # degrees
 STANDING = np.cos(np.deg2rad(30))  # thigh, shin and trunk deviate less than this from a line
 STILL_MM_PER_SECOND = 150.0  # feet that move less against each other are both on the ground
@@ -24,11 +25,15 @@ FLOOR_SECONDS = 0.12  # over which the floor's height is averaged
 FOCAL_PER_WIDTH = 1.15
 
 
-def millimetres_per_unit(pose: np.ndarray) -> float:
-    """The one scale of a track: poses (F, 17, 3) in any unit -> mm in that unit."""
+def millimetres_per_unit(pose: np.ndarray, height: float | None = None) -> float:
+    """The one scale of a track: poses (F, 17, 3) in any unit -> mm in that unit.
+
+    height: of the person in metres, None: average.
+    """
     joints = [H36M.index(name) - 1 for name in REFERENCE_MM]
     size = np.median(bone_lengths(pose)[:, joints].sum(axis=-1))
-    return float(sum(REFERENCE_MM.values()) / max(size, 1e-9))
+    share = (height or AVERAGE_HEIGHT) / AVERAGE_HEIGHT
+    return share * float(sum(REFERENCE_MM.values()) / max(size, 1e-9))
 
 
 def _joint(pose: np.ndarray, name: str) -> np.ndarray:
@@ -99,7 +104,7 @@ def to_room(pose: np.ndarray, pitch: float, times: np.ndarray) -> np.ndarray:
     """
     world = camera_to_world(pose.astype(np.float64), pitch)
     world[..., 2] -= floor_height(world, times)[:, None]
-    return world.astype(np.float32)
+    return world
 
 
 def places(

@@ -33,6 +33,9 @@ from tests.demo_samples import make_video, walking
         ("--smooth", True, {"smooth": True}),
         ("--camera-pitch 33", True, {"camera_pitch": 33.0}),
         ("--free-bones", True, {"constant_bones": False}),
+        ("--fov 70", True, {"fov": 70.0}),
+        ("--height 1.6", True, {"height": 1.6}),
+        ("--in-place", True, {"fov": None}),
     ],
 )
 def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, settings):
@@ -159,6 +162,10 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
             "no such checkpoint",
         ),
         (["--keypoints", "points.npz", "--camera-pitch", "up"], "--camera-pitch up"),
+        (["--keypoints", "points.npz", "--fov", "0"], "--fov 0: from 5"),
+        (["--keypoints", "points.npz", "--fov", "60", "--in-place"], "--in-place needs no --fov"),
+        (["--keypoints", "points.npz", "--height", "175"], "--height 175: in metres, as 1.75"),
+        (["--webcam", "0", "--no-window", "--height", "1.6"], "--height: live"),
         (["--keypoints", "points.npz", "--save-keypoints", "x.txt"], ".npz or .json"),
         (["--live", "--keypoints", "points.npz"], "--live"),
         (["--keypoints", "points.npz", "--video", "rtsp://host/x", "--no-window"], "not a stream"),

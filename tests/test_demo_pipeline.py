@@ -12,7 +12,7 @@ from demo.pipeline import VideoLifter
 from demo.poses import bone_lengths, bone_variation
 from demo.smoothing import smooth_track
 from demo.tracks import tracks_of
-from demo.world import millimetres_per_unit
+from demo.world import AVERAGE_HEIGHT, FOCAL_PER_WIDTH, millimetres_per_unit
 from lib.checkpoint import BEST, save_checkpoint
 from lib.config import make_config
 from lib.errors import UserError
@@ -158,14 +158,37 @@ def test_a_body_has_the_size_of_an_average_one():
         assert millimetres_per_unit(pose) == pytest.approx(1, rel=1e-3)
 
 
-def test_people_stand_where_they_are_seen():
-    """Someone who looks half as large is twice as far away, and as far to the side as seen."""
+@pytest.mark.parametrize(
+    ("fov", "focal"), [(90.0, 0.5), (60.0, 0.5 * np.sqrt(3)), (None, FOCAL_PER_WIDTH)]
+)
+def test_people_stand_where_they_are_seen(fov, focal):
+    """Someone who looks half as large is twice as far away, and as far to the side as seen.
+
+    focal: length over the picture's width; half of it at 45 degrees to either side.
+    """
     people = np.stack([in_picture(420, 320), in_picture(210, 480)])
-    poses = Known().lift_keypoints(people, (640, 480), 25.0, camera_pitch=0.0)
+    poses = Known().lift_keypoints(people, (640, 480), 25.0, camera_pitch=0.0, fov=fov)
+    assert poses.fov == (fov or 0)
     mm_per_pixel = 1 / millimetres_per_unit(standing()) / 420 * np.ptp(standing()[0, :, 2])
     across, away, _ = poses.pose_world[1, 0, 0] - poses.pose_world[0, 0, 0]
     assert across == pytest.approx(160 * 2 * mm_per_pixel, rel=1e-2)
-    assert away == pytest.approx(1.15 * 640 * mm_per_pixel, rel=1e-2)
+    assert away == pytest.approx(focal * 640 * mm_per_pixel, rel=1e-2)
+
+
+def test_people_go_where_they_are_seen_to_go_unless_in_place():
+    """From the left to the right, and twice as far at twice the height."""
+    keypoints = in_picture(200, 100, frames=40)
+    keypoints[..., 0] += 10 * np.arange(40)[:, None]
+    mm_per_pixel = millimetres_per_unit(in_picture(200, 0) * [1, 1, 0])
+    for height, share in ((None, 1.0), (AVERAGE_HEIGHT, 1.0), (AVERAGE_HEIGHT / 2, 0.5)):
+        poses = Known().lift_keypoints(keypoints, (640, 480), 25.0, height=height)
+        way = poses.pose_world[0, :, 0] - poses.pose_world[0, 0, 0]
+        assert (poses.pose_world[0, 0, 0, :2] == 0).all()
+        expected = share * 10 * mm_per_pixel * np.arange(40)
+        np.testing.assert_allclose(way[:, 0], expected, rtol=0.02, atol=10)
+        assert np.abs(way[:, 1]).max() < 100 * share
+    still = Known().lift_keypoints(keypoints, (640, 480), 25.0, fov=None)
+    np.testing.assert_array_equal(still.pose_world[0, :, 0, :2], 0)
 
 
 def test_the_network_is_shown_no_gaps_in_the_range_it_knows():
@@ -185,10 +208,10 @@ def test_the_cameras_pitch_is_estimated_unless_given():
     keypoints = in_picture(300, 320, frames=9)
     found = lifter.lift_keypoints(keypoints, (640, 480), 25.0)
     assert found.camera_pitch == pytest.approx(20, abs=1)
-    given = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=20.0)
+    given = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=20.0, fov=None)
     trunk = given.pose_world[0, :, H36M.index("thorax")] - given.pose_world[0, :, 0]
     np.testing.assert_allclose(trunk.mean(axis=0), [0, 0, 490], atol=20)  # upright
-    level = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=0.0)
+    level = lifter.lift_keypoints(keypoints, (640, 480), 25.0, camera_pitch=0.0, fov=None)
     np.testing.assert_allclose(level.pose_world[..., 0], given.pose_world[..., 0], atol=1e-3)
     assert np.abs(level.pose_world - given.pose_world)[..., 1].max() > 100
 

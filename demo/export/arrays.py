@@ -31,6 +31,7 @@ def write_npz(path: Path, poses: Poses) -> None:
             stretch=poses.stretch,
             size=np.array(poses.size),
             camera_pitch=poses.camera_pitch,
+            fov=poses.fov,
             joint_names=np.array(H36M.names),
             parents=np.array(H36M.parents),
         )
@@ -45,6 +46,7 @@ def write_json(path: Path, poses: Poses) -> None:
         "fps": poses.fps,
         "size": list(poses.size),
         "camera_pitch": poses.camera_pitch,
+        "fov": poses.fov,
         "joint_names": list(H36M.names),
         "parents": list(H36M.parents),
         "persons": poses.persons.tolist(),
