@@ -110,10 +110,13 @@ for _core in ("numpy.core", "numpy._core"):
 
 # Packages whose classes hold data: files with them are no attack, but nothing we read.
 _OF_DATA = {
-    "PIL", "array", "chumpy", "collections", "datetime", "decimal", "easydict", "fractions",
-    "mmcv", "mmengine", "mmpose", "munch", "omegaconf", "pandas", "pathlib", "scipy", "torch",
-    "uuid",
+    "PIL", "array", "chumpy", "collections", "copy_reg", "copyreg", "datetime", "decimal",
+    "easydict", "fractions", "mmcv", "mmengine", "mmpose", "munch", "omegaconf", "pandas",
+    "pathlib", "scipy", "torch", "uuid",
 }  # fmt: skip
+
+# Their classes, and functions that make an object of one.
+_OF_CLASSES = re.compile(r"[A-Z]\w*|date|datetime|time|timedelta|deque|_rebuild\w*|_reconstructor")
 
 
 class _Refused(Exception):
@@ -130,8 +133,9 @@ class _Unpickler(pickle.Unpickler):
             return _ADMITTED[module, name]
         except KeyError:
             told = ascii(f"{module}.{name}")[1:-1]  # in one line
-            is_class = re.fullmatch(r"[A-Z]\w*|date|datetime|time|timedelta|deque", name)
-            if module.partition(".")[0] in _OF_DATA and is_class:
+            if module.partition(".")[0] in _OF_DATA and _OF_CLASSES.fullmatch(name):
+                raise _Foreign(told) from None
+            if module.startswith(("numpy.ma.", "numpy.matrixlib.")):
                 raise _Foreign(told) from None
             raise _Refused(told) from None
 

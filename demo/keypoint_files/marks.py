@@ -12,6 +12,7 @@ import numpy as np
 from demo.keypoint_files.found import Sightings
 
 OFTEN = 5  # keypoints that have exactly the same place
+FEWEST = 3  # places in a file that can be told apart from marks
 TOGETHER = 3  # keypoints at one place in one image, in as many images
 # A jump: keypoints move less against the body from image to image, in sizes of the person.
 JUMP = 0.1
@@ -42,7 +43,7 @@ def _marks(places: np.ndarray, seen: np.ndarray, frame: np.ndarray) -> np.ndarra
     if not seen.any():
         return marks
     _, group, counts = np.unique(places[seen], axis=0, return_inverse=True, return_counts=True)
-    if counts.max() < OFTEN:
+    if counts.max() < OFTEN or len(counts) < FEWEST:
         return marks
     number = np.full(seen.shape, -1)  # of its place
     number[seen] = group.reshape(-1)
