@@ -108,9 +108,9 @@ class Recorded {
   }
 
   async next() {
-    await this.resume;
     const due = (this.due ?? performance.now()) - performance.now();
     if (due > 0) await new Promise(resolve => setTimeout(resolve, due));
+    await this.resume;
     if (this.stopped || this.shown === this.count) return null;
     this.due = performance.now() + 1000 / this.fps;
     const frame = this.shown++;
