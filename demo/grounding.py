@@ -13,7 +13,7 @@ from demo.poses import unit
 from lib.camera import camera_to_world
 from lib.skeleton import H36M
 
-STRIDE = 0.5  # seconds in which some foot surely touches the floor
+STRIDE = 0.5  # seconds in which something surely touches the floor
 # How far the pitch that poses tell may be off, in degrees, and the height of a touch, in mm.
 PITCH_OFF, TOUCH_OFF = 5.0, 40.0
 PITCH_RANGE, PITCH_STEP = 15.0, 0.25  # degrees around it that are tried
@@ -28,21 +28,20 @@ LET_GO = 0.2  # seconds in which a foot comes back from there to its own way
 
 @dataclass(frozen=True)
 class Touches:
-    """Where the lowest foot of each moment is lowest: mostly on the floor.
+    """Where the lowest joint of each moment is lowest: mostly a foot on the floor.
 
-    frame: (N,); foot: (N,) 0 left, 1 right; place: (N, 3) in camera axes; seen: (N,) whether the
-    detector saw that foot.
+    frame, joint: (N,); place: (N, 3) in camera axes; seen: (N,) whether the detector saw it.
     """
 
     frame: np.ndarray
-    foot: np.ndarray
+    joint: np.ndarray
     place: np.ndarray
     seen: np.ndarray
 
 
 def find_touches(sight: Sight, path: np.ndarray, pitch: float) -> Touches:
-    feet = path[:, None] + sight.pose[:, FEET]
-    height = camera_to_world(feet, pitch)[..., 2]
+    joints = path[:, None] + sight.pose
+    height = camera_to_world(joints, pitch)[..., 2]
     moment = ((sight.times - sight.times[0]) / STRIDE).astype(int)
     borders = np.flatnonzero(np.diff(moment, prepend=-1))
     lowest = height.min(axis=1)
@@ -52,9 +51,9 @@ def find_touches(sight: Sight, path: np.ndarray, pitch: float) -> Touches:
             for start, part in zip(borders, np.split(lowest, borders[1:]), strict=True)
         ]
     )
-    foot = height[frame].argmin(axis=1)
-    sure = sight.keypoints[frame, np.array(FEET)[foot], 2]
-    return Touches(frame, foot, feet[frame, foot], sure > SEEN)
+    joint = height[frame].argmin(axis=1)
+    seen = sight.keypoints[frame, joint, 2] > SEEN
+    return Touches(frame, joint, joints[frame, joint], seen)
 
 
 def refine_pitch(people: Sequence[Touches], pitch: float) -> float:
@@ -74,7 +73,7 @@ def refine_pitch(people: Sequence[Touches], pitch: float) -> float:
         heights = np.stack([camera_to_world(places, p)[:, 2] for p in candidates])
         levels = np.quantile(heights, np.linspace(0, 1, 21), axis=1)  # (levels, candidates)
         uneven = ((heights[None] - levels[..., None]) / TOUCH_OFF) ** 2
-        # A foot on a step or a chair counts as any other that is not level.
+        # A touch of a step or a chair counts as any other that is not level.
         cost += weight * np.minimum(uneven, NOT_LEVEL**2).sum(axis=-1).min(axis=0)
     return float(np.clip(candidates[cost.argmin()], -90, 90))
 
@@ -117,9 +116,9 @@ def find_floor(
     near = known & (heights < np.quantile(heights[known], LOWEST) + NEAR_FLOOR)
     floor = Floor(up, float(np.median(heights[near])))
     on_floor = np.zeros_like(resting)
-    near &= touches.seen
-    on_floor[touches.frame[near], touches.foot[near]] = True
     for side, foot in enumerate(FEET):
+        lowest = near & touches.seen & (touches.joint == foot)
+        on_floor[touches.frame[lowest], side] = True
         height = (path + sight.pose[:, foot]) @ up - floor.level
         for start, end in runs(resting[:, side]):
             on_floor[start:end, side] |= height[start:end].mean() < NEAR_FLOOR
