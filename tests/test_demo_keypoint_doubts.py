@@ -116,7 +116,7 @@ def test_people_without_a_pose_are_left_out(tmp_path):
     more = [{"image_id": "40.jpg", "keypoints": []}, {"image_id": "41.jpg", "keypoints": None}]
     path = js([*alphapose(CLIP), *more, {"image_id": "42.jpg", "score": 1.0}])(tmp_path)
     people = read_keypoints(str(path))
-    assert people.num_frames == 43
+    assert people.num_frames == 43 and "3 people without a pose" in people.assumed[0]
     check(people, CLIP, range(FRAMES))
 
 

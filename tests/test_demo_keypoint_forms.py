@@ -89,6 +89,8 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "arrays of text": (npz(keypoints=CLIP.astype(str)), "as coco17"),
     "the size in a table": (js({"layout": "COCO", "keypoints": CLIP.tolist(),
                                 "size": {"width": 864, "height": 480}}), ""),
+    "words beside": (js({"resolution": "1080p", "image_size": "full", "layout": "coco17",
+                         "keypoints": CLIP.tolist()}), ""),
     # places
     "shares": (js(alphapose(shares(CLIP))), "shares of the picture"),
     "-1 to 1, in the width's unit": (npz(keypoints=width_unit, layout="coco17"), "same unit"),

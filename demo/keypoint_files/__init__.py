@@ -123,6 +123,8 @@ def _people(
         raise sightings.wrong("nobody is in it: no keypoint has a place that can be one")
     if len(rows) < len(order):
         sightings.assumed.append(f"{len(order) - len(rows)} people are there twice and kept once")
+    if sightings.without_pose:
+        sightings.assumed.append(f"{sightings.without_pose} people without a pose are left out")
     return People(
         points[rows],
         frame[rows],

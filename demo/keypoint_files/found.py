@@ -85,9 +85,15 @@ class Facts:
                 self.fps = float(np.asarray(table[key], dtype=float).reshape(()))
         for keys, order in ((_SIZES, 1), (_TURNED, -1)):
             for key in keys:
-                if table.get(key) is not None:
+                if table.get(key) is None:
+                    continue
+                try:
                     pair = np.asarray(_pair(table[key]), dtype=float).reshape(2)
-                    self._size(*pair[::order])
+                except (TypeError, ValueError):
+                    if key == _SIZES[0]:
+                        raise
+                    continue  # another thing of that name
+                self._size(*pair[::order])
         for width, height in _SIDES:
             if _is_number(table.get(width)) and _is_number(table.get(height)):
                 self._size(table[width], table[height])
