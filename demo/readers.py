@@ -12,6 +12,7 @@ from av.sidedata.sidedata import SideData
 
 from lib.errors import UserError
 from lib.film import Frame
+from lib.quiet import quiet_stderr
 
 # Damaged packets in a row after which a file is given up.
 MAX_DAMAGED = 50
@@ -178,8 +179,8 @@ class CameraReader:
     count, pixel_aspect = 0, 1.0
 
     def __init__(self, number: int) -> None:
-        cv2.setLogLevel(0)  # it explains failures on stderr; our own sentence is enough
-        self._capture = cv2.VideoCapture(number)
+        with quiet_stderr():  # it explains failures there; our own sentence is enough
+            self._capture = cv2.VideoCapture(number)
         rate = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.fps = rate if 0 < rate <= MAX_FPS else 0.0
 
