@@ -11,7 +11,6 @@ from data.benchmark import Units
 from data.benchmarks import benchmark_of, skeleton_of
 from data.sequences import in_metres, on_screen
 from data.sources.mpi_inf_3dhp import mm_from_root
-from lib.camera import H36M_FPS
 from lib.checkpoint import BEST, find_checkpoint, load_checkpoint
 from lib.cli import CommandParser, run_main
 from lib.config import Config, load_config, make_config
@@ -108,7 +107,7 @@ def metadata(config: Config, model: MDTF, *, flip: bool) -> dict[str, str]:
         "joints": json.dumps(skeleton.names),
         "parents": json.dumps(skeleton.parents),
         "frames": str(model.n_frames),
-        "frame_rate": f"{config.frame_rate or H36M_FPS:g}",
+        "frame_rate": f"{model.frame_rate:g}",
         "flip_averaged": json.dumps(flip),
         "input": f"(batch, frames, joints, 3): {NORMALISATION}",
         "output": f"(batch, frames, joints, 3): {UNITS[benchmark_of(config).units]}",
