@@ -7,6 +7,7 @@ import pytest
 from demo.keypoint_files import read_keypoints
 from lib.keypoints import COCO_17, H36M_17
 from tests.keypoint_samples import (
+    BLAZE,
     CLIP,
     COLUMNS,
     FRAMES,
@@ -21,6 +22,7 @@ from tests.keypoint_samples import (
     flat,
     folder_of,
     js,
+    landmarks,
     mmpose,
     npz,
     shares,
@@ -177,6 +179,23 @@ def test_fast_arms_on_whole_pixels_are_no_marks_but_a_mark_among_several_people_
         found = read_keypoints(str(js(content)(tmp_path)))
         seen = found.keypoints.reshape(300, 3, 17, 3)[..., 2] > 0
         np.testing.assert_array_equal(seen.swapaxes(0, 1), ~unseen)
+
+
+@pytest.mark.parametrize("shift", [(-320, 0), (0, -90), (-300, -60), (400, 100)])
+def test_mediapipes_landmarks_may_leave_the_picture_on_every_side(tmp_path, shift):
+    moved = with_places(BLAZE, lambda xy: xy + shift)
+    people = read_keypoints(
+        str(js([{"pose_landmarks": landmarks(one)} for one in moved])(tmp_path)), size=SIZE
+    )
+    both = (moved[..., :2] < 0).all(axis=-1)  # which say of themselves that they are not found
+    check(people, moved, range(FRAMES), both)
+
+
+def test_shares_of_people_who_leave_the_picture_at_the_left(tmp_path):
+    moved = with_places(CLIP, lambda xy: xy - [340, 0])
+    people = read_keypoints(str(npz(keypoints=shares(moved), layout="coco17")(tmp_path)), size=SIZE)
+    assert 0.1 < (moved[..., 0] < 0).mean() < 0.3
+    check(people, moved, range(FRAMES))
 
 
 # --- What is said -------------------------------------------------------------------------------

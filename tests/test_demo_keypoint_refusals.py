@@ -49,6 +49,11 @@ def swaying(keypoints: np.ndarray) -> np.ndarray:
     return np.stack([ground[..., 0], 1 - keypoints[..., 2], ground[..., 1]], axis=-1)
 
 
+# MediaPipe's world landmarks: metres from about the middle of the hips, a depth, a visibility.
+WORLD = np.insert(BLAZE, 2, np.sin(np.arange(33)) / 3, axis=-1)
+WORLD[..., :2] = (WORLD[..., :2] - WORLD[:, 23:25, :2].mean(axis=1, keepdims=True)) / 250 + 0.005
+
+
 REFUSED: dict[str, tuple[Write, str]] = {
     "shares without a size": (js(alphapose(shares(CLIP))), "--size 1280x720"),
     "confidences of bytes": (js(alphapose(with_confidence(CLIP, lambda c: 255 * c))),
@@ -109,6 +114,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "an empty folder": (folder_of("{}.json", []), "no .json file in this folder"),
     "3D: world landmarks only": (js([{"pose_world_landmarks": landmarks(one)} for one in BLAZE]),
                                  "in 3D"),
+    "3D: world landmarks in an array": (npz(pose=WORLD), "hips are at 0, 0"),
     "3D: millimetres": (npz(keypoints=1000 * BODY), "is no confidence"),
     "3D: metres": (npz(keypoints=BODY, layout="h36m17"), "is no confidence"),
     "3D: above the floor": (npz(reconstruction=BODY - BODY.min((0, 1))), "poses in 3D"),

@@ -90,7 +90,7 @@ def _examined(
     examine.refuse_poses_in_space(sightings, layout, keypoints, confidence)
     own, size = examine.resolve_size(sightings, given)
     clean = np.where(confidence[..., None] > 0, keypoints, 0)
-    places = examine.to_pixels(sightings, clean, confidence, own)
+    places = examine.to_pixels(sightings, layout, clean, confidence, own)
     confidence = without_marks(sightings, places, confidence, frame)
     if own and size and own != size:
         places = places * (np.array(size) / own)

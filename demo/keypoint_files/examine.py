@@ -8,7 +8,7 @@ import numpy as np
 
 from demo.keypoint_files.found import Sightings
 from demo.people import LARGEST_PIXEL
-from lib.keypoints import Layout
+from lib.keypoints import BLAZEPOSE_33, Layout
 from lib.skeleton import H36M
 
 Size = tuple[int, int]  # width, height
@@ -17,8 +17,8 @@ Size = tuple[int, int]  # width, height
 # are neither shares nor pixels.
 SHARES = 2.0
 FEWEST = 10.0
-# With more negative coordinates than this, shares run from -1 to 1.
-NEGATIVE = 0.1
+# With more negative coordinates than this (y, x), shares run from -1 to 1.
+NEGATIVE, NEGATIVE_LEFT = 0.1, 0.35
 # Confidences a little above 1 are those of heatmaps; from PERCENT on, they are percent.
 ABOVE_ONE, PERCENT = 1.5, 10.0
 MOVENET = 17  # keypoints
@@ -93,7 +93,8 @@ def refuse_poses_in_space(
     scale = float(np.abs(others).max(initial=0))
     # Hips that were not found may lie there too; but then the rest of the body lies below 0, 0.
     around = bool(scale) and (others < 0).any(axis=-1).mean() > 0.25
-    if around and (np.abs(pelvis).max(axis=-1) > 1e-4 * scale).mean() < 1 - MOST:
+    near = (0.05 if "z" in sightings.columns else 1e-4) * scale  # MediaPipe's are about there
+    if around and (np.abs(pelvis).max(axis=-1) > near).mean() < 1 - MOST:
         raise sightings.wrong(
             "the hips are at 0, 0 throughout: these are poses relative to them, not places in a"
             " picture; give x, y in pixels"
@@ -124,7 +125,11 @@ def _variation(layout: Layout, keypoints: np.ndarray, confidence: np.ndarray) ->
 
 
 def to_pixels(
-    sightings: Sightings, keypoints: np.ndarray, confidence: np.ndarray, size: Size | None
+    sightings: Sightings,
+    layout: Layout,
+    keypoints: np.ndarray,
+    confidence: np.ndarray,
+    size: Size | None,
 ) -> np.ndarray:
     """Places (N, J, 2) in pixels of a picture of `size`. Raises UserError: they cannot be."""
     places = keypoints[..., :2]
@@ -144,7 +149,12 @@ def to_pixels(
         return places
     if len(np.unique(seen, axis=0)) < 3:
         return places  # nothing can be told of so few
-    if sightings.columns.startswith("xyz") and negative > NEGATIVE:
+    # MediaPipe's, with a depth, run from 0 to 1, but may leave the picture on every side. Else
+    # people in -1 to 1 reach above the middle; those who only leave at the left do not.
+    is_mediapipe = layout == BLAZEPOSE_33 and "z" in sightings.columns
+    left, above = (seen < 0).mean(axis=0)
+    from_0 = is_mediapipe or (above <= NEGATIVE and left <= NEGATIVE_LEFT)
+    if sightings.columns.startswith("xyz") and not from_0:
         raise sightings.wrong(f"{spread}, with a depth: poses in 3D; give x, y in pixels")
     third = keypoints[..., 2][confidence > 0] if sightings.columns == "xyc" else np.ones(1)
     if ABOVE_ONE < third.max() <= PERCENT and (third % 1).any():
@@ -157,7 +167,7 @@ def to_pixels(
     sightings.in_shares = True
     scale = np.array(size, dtype=float)
     in_words = f"{size[0]}x{size[1]}"
-    if negative <= NEGATIVE:
+    if from_0:
         sightings.assumed.append(f"{spread} are shares of the picture, times {in_words}")
         return places * scale
     of_each = np.percentile(np.abs(seen[:, 1]), 99) > 1.02 * scale[1] / scale[0]
