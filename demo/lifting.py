@@ -70,11 +70,12 @@ def bridge_confidence(screen: np.ndarray) -> np.ndarray:
 class Lifted:
     """A track in 3D.
 
-    pose: (F, 17, 3) mm in camera axes, root at 0; bone_variation: see demo.poses.Poses;
-    mm_per_pixel: of the picture, at the person.
+    pose: (F, 17, 3) mm in the axes of a camera that looks at centre, (F, 2) pixels; root at 0;
+    bone_variation: see demo.poses.Poses; mm_per_pixel: of the picture, at the person.
     """
 
     pose: np.ndarray
+    centre: np.ndarray
     bone_variation: float
     mm_per_pixel: float
 
@@ -95,6 +96,7 @@ def lift_track(
     pose = pose * np.float32(scale)
     return Lifted(
         fit_bones(pose) if constant_bones else pose,
+        framing.centre,
         bone_variation(pose),
         scale / float(np.median(framing.half)),
     )

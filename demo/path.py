@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from demo.poses import shortest_turn, unit
 from demo.timeline import averaged
 from lib.skeleton import H36M
 
@@ -37,6 +38,16 @@ SEEN = 0.1  # feet of a lower confidence tell nothing
 def focal_length(size: tuple[int, int], fov: float) -> float:
     """Pixels; fov: degrees over the longer side of a picture of this width and height."""
     return max(size) / 2 / float(np.tan(np.deg2rad(fov) / 2))
+
+
+def turned_back(
+    pose: np.ndarray, centre: np.ndarray, size: tuple[int, int], fov: float
+) -> np.ndarray:
+    """Poses (F, 17, 3) in the axes of a camera that looks at `centre` (F, 2), pixels of the picture
+    -> in those of the camera that filmed the picture."""
+    off = (centre - np.array(size) / 2) / focal_length(size, fov)
+    ray = unit(np.concatenate([off, np.ones((len(off), 1))], axis=1))
+    return np.einsum("fik,fjk->fji", shortest_turn(np.array([0.0, 0, 1]), ray), pose)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from demo.detection import detect_people
 from demo.detectors import DETECTORS, choose_detector
 from demo.grounding import walk
 from demo.lifting import lift_track
-from demo.path import DEFAULT_FOV, Sight
+from demo.path import DEFAULT_FOV, Sight, turned_back
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses
 from demo.smoothing import steady
@@ -216,6 +216,8 @@ class VideoLifter:
             tracks = [track.smoothed() for track in tracks]
         lifted = [lift_track(self, track, size, constant_bones, height) for track in tracks]
         poses = [one.pose for one in lifted]
+        if fov is not None:
+            poses = [turned_back(one.pose, one.centre, size, fov) for one in lifted]
         times = [track.times for track in tracks]
         pitch = estimate_pitch(poses, times) if camera_pitch is None else float(camera_pitch)
         if fov is None:
@@ -240,7 +242,7 @@ class VideoLifter:
         return Poses(
             persons=people.numbers,
             keypoints_2d=timeline.whole([track.joints for track in tracks], unseen=2),
-            pose_3d=timeline.whole(poses),
+            pose_3d=timeline.whole(poses).astype(np.float32),
             pose_world=timeline.whole(world).astype(np.float32),
             bone_variation=timeline.mean([one.bone_variation for one in lifted]),
             fps=fps,

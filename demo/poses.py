@@ -86,3 +86,16 @@ def fit_bones(pose: np.ndarray) -> np.ndarray:
     for (parent, child), length in zip(H36M.bones, fixed_lengths(pose), strict=True):
         fitted[:, child] = fitted[:, parent] + unit(pose[:, child] - pose[:, parent]) * length
     return fitted
+
+
+def shortest_turn(start: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Rotations (F, 3, 3) that take the unit vector start (3,) to the unit vectors ends (F, 3)."""
+    cos = ends @ start
+    axis = np.cross(start, ends)  # length: the sine
+    # Opposite to the start any axis across it will do: take one that depends on `start` alone.
+    across = np.cross(start, [1.0, 0, 0] if abs(start[0]) < 0.9 else [0, 1.0, 0])
+    half_turn = 2 * np.outer(across, across) / (across @ across) - np.eye(3)
+    skew = np.zeros((len(ends), 3, 3))
+    skew[:, [2, 0, 1], [1, 2, 0]], skew[:, [1, 2, 0], [2, 0, 1]] = axis, -axis
+    turn = np.eye(3) + skew + skew @ skew / np.maximum(1 + cos, 1e-9)[:, None, None]
+    return np.where((cos < -1 + 1e-9)[:, None, None], half_turn, turn)

@@ -13,6 +13,7 @@ from demo.path import (
     resting_feet,
     runs,
     smooth_path,
+    turned_back,
 )
 from demo.poses import bone_lengths
 from lib.skeleton import H36M
@@ -86,6 +87,18 @@ def test_exact_views_give_the_exact_places():
 @pytest.mark.parametrize(("size", "fov"), [((1000, 600), 90.0), ((600, 1000), 90.0)])
 def test_the_field_of_view_is_that_of_the_longer_side(size, fov):
     assert focal_length(size, fov) == pytest.approx(500)  # 45° to either side
+
+
+def test_a_pose_that_is_seen_at_the_border_is_turned_back():
+    """Half the picture's width to the right at 90 degrees: 45 degrees, so forward is right, too."""
+    pose = np.zeros((2, 17, 3))
+    pose[:, 1:4] = np.eye(3)
+    found = turned_back(pose, np.array([[1000, 300], [500, 800]]), (1000, 600), 90.0)
+    s = np.sqrt(0.5)
+    np.testing.assert_allclose(found[0, 1:4], [[s, 0, -s], [0, 1, 0], [s, 0, s]], atol=1e-12)
+    np.testing.assert_allclose(found[1, 1:4], [[1, 0, 0], [0, s, -s], [0, s, s]], atol=1e-12)
+    still = turned_back(pose, np.full((2, 2), [500, 300]), (1000, 600), 90.0)
+    np.testing.assert_allclose(still, pose)
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 10])

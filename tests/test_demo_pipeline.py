@@ -171,8 +171,8 @@ def test_people_stand_where_they_are_seen(fov, focal):
     assert poses.fov == (fov or 0)
     mm_per_pixel = 1 / millimetres_per_unit(standing()) / 420 * np.ptp(standing()[0, :, 2])
     across, away, _ = poses.pose_world[1, 0, 0] - poses.pose_world[0, 0, 0]
-    assert across == pytest.approx(160 * 2 * mm_per_pixel, rel=1e-2)
-    assert away == pytest.approx(focal * 640 * mm_per_pixel, rel=1e-2)
+    assert across == pytest.approx(160 * 2 * mm_per_pixel, rel=2e-2)
+    assert away == pytest.approx(focal * 640 * mm_per_pixel, rel=2e-2)
 
 
 def test_people_go_where_they_are_seen_to_go_unless_in_place():

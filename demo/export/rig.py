@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from demo.poses import fit_bones, fixed_lengths, unit
+from demo.poses import fit_bones, fixed_lengths, shortest_turn, unit
 from lib.skeleton import H36M
 
 METRES = 0.001  # per mm
@@ -123,7 +123,7 @@ def _turns(points: np.ndarray) -> np.ndarray:
         if joint.bone is not None:
             bone = unit(points[:, joint.bone] - points[:, joint.at])
             rest = np.array(REST[H36M.names[joint.bone]], dtype=np.float64)
-            turns[:, number] = _shortest_turn(rest, np.einsum("fji,fj->fi", above, bone))
+            turns[:, number] = shortest_turn(rest, np.einsum("fji,fj->fi", above, bone))
         whole[:, number] = above @ turns[:, number]
     return turns
 
@@ -133,16 +133,3 @@ def _frame_of(across: np.ndarray, up: np.ndarray) -> np.ndarray:
     x = unit(across)
     z = unit(np.cross(x, up))
     return np.stack([x, np.cross(z, x), z], axis=-1)
-
-
-def _shortest_turn(start: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Rotations (F, 3, 3) that take the unit vector start (3,) to the unit vectors ends (F, 3)."""
-    cos = ends @ start
-    axis = np.cross(start, ends)  # length: the sine
-    # Opposite to the start any axis across it will do: take one that depends on `start` alone.
-    across = np.cross(start, [1.0, 0, 0] if abs(start[0]) < 0.9 else [0, 1.0, 0])
-    half_turn = 2 * np.outer(across, across) / (across @ across) - np.eye(3)
-    skew = np.zeros((len(ends), 3, 3))
-    skew[:, [2, 0, 1], [1, 2, 0]], skew[:, [1, 2, 0], [2, 0, 1]] = axis, -axis
-    turn = np.eye(3) + skew + skew @ skew / np.maximum(1 + cos, 1e-9)[:, None, None]
-    return np.where((cos < -1 + 1e-9)[:, None, None], half_turn, turn)
