@@ -159,12 +159,14 @@ def test_a_body_has_the_size_of_an_average_one():
 
 
 @pytest.mark.parametrize(
-    ("fov", "focal"), [(90.0, 0.5), (60.0, 0.5 * np.sqrt(3)), (None, FOCAL_PER_WIDTH)]
+    ("fov", "focal"),
+    [(60.0, 0.5 * np.sqrt(3)), (2 * np.rad2deg(np.arctan(0.25)), 2.0), (None, FOCAL_PER_WIDTH)],
 )
 def test_people_stand_where_they_are_seen(fov, focal):
     """Someone who looks half as large is twice as far away, and as far to the side as seen.
 
-    focal: length over the picture's width; half of it at 45 degrees to either side.
+    focal: length over the picture's width; half the width over it is the tangent of half the
+    field of view.
     """
     people = np.stack([in_picture(420, 320), in_picture(210, 480)])
     poses = Known().lift_keypoints(people, (640, 480), 25.0, camera_pitch=0.0, fov=fov)
