@@ -8,8 +8,9 @@ import numpy as np
 # A longer absence (seconds) ends a stretch: what happened meanwhile is not known.
 PATIENCE = 2.0
 # How far a person's keypoints may be, on average, from where they were going: in sizes of the
-# person (the longer side of the box), at once and for each second between two sightings.
+# person, at once and for each second between two sightings.
 LEAP, LEAP_PER_SECOND = 0.15, 1.5
+SPREADS = 3.5  # the longer side of somebody who stands, in mean distances from the middle
 # How much larger or smaller they may become, as a natural logarithm, at once and for each second.
 GROWTH, GROWTH_PER_SECOND = 0.3, 1.5
 MOMENT = 3  # sightings before and after that tell where somebody was going
@@ -66,9 +67,9 @@ def leaps(keypoints: np.ndarray, times: np.ndarray) -> np.ndarray:
     seconds = np.diff(times)
     both = (keypoints[1:, :, 2] > 0) & (keypoints[:-1, :, 2] > 0)  # (N - 1, J)
     steps = np.where(both[..., None], np.diff(keypoints[..., :2], axis=0), np.nan)
-    sizes = [_extent(ends[..., :2], both) for ends in (keypoints[:-1], keypoints[1:])]
-    before, after = (np.maximum(size, 1.0) for size in sizes)
-    limit = np.minimum(before, after) * (LEAP + LEAP_PER_SECOND * seconds)
+    ends = [np.where(both[..., None], k[..., :2], np.nan) for k in (keypoints[:-1], keypoints[1:])]
+    before, after = (_spread(points) for points in ends)
+    limit = SPREADS * np.minimum(before, after) * (LEAP + LEAP_PER_SECOND * seconds)
     known = np.flatnonzero(both.sum(axis=-1) >= 2)
     speed = np.full((len(steps), 2), np.nan)
     # The median keypoint's speed is that of the body, whatever the arms do.
@@ -89,8 +90,10 @@ def _distance(steps: np.ndarray) -> np.ndarray:
     return np.nanmean(np.linalg.norm(steps, axis=-1), axis=-1)
 
 
-def _extent(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(..., J, 2) -> (...), the longer side of the box around the points that are seen."""
-    high = np.where(seen[..., None], points, -np.inf).max(axis=-2)
-    low = np.where(seen[..., None], points, np.inf).min(axis=-2)
-    return np.maximum((high - low).max(axis=-1), 0)
+def _spread(points: np.ndarray) -> np.ndarray:
+    """(N, J, 2) -> (N,), the mean distance from the middle of those that are known, at least 1."""
+    spread = np.ones(len(points))
+    known = np.isfinite(points[..., 0]).any(axis=-1)
+    some = points[known]
+    spread[known] = np.maximum(_distance(some - np.nanmean(some, axis=1, keepdims=True)), 1)
+    return spread
