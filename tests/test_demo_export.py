@@ -1,6 +1,7 @@
 """Files for other tools: what is read back is what was written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -173,3 +174,23 @@ def test_everything_is_written_for_one_frame(tmp_path):
     export_poses(job, tmp_path, "one", ["glb", "trc", "csv", "bvh"])
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["one.bvh", "one.glb", "one.trc", "one_angles.csv"]
+
+
+def test_a_changing_rate_is_kept_in_every_file(tmp_path):
+    """BVH knows an even rate only: there, poses are interpolated; elsewhere frames have times."""
+    poses = sample_poses(people=1, frames=7)
+    poses.pose_world[:] = poses.pose_world[:, :1]
+    times = np.array([0, 0.04, 0.08, 0.2, 0.24, 0.28, 0.32])
+    poses.pose_world[0, :, :, 0] += 1000 * times[:, None].astype(np.float32)  # a metre a second
+    poses = replace(poses, times=times)
+    job = Export(poses, None, View(), lambda: None)
+    export_poses(job, tmp_path, "walk", ["bvh", "trc", "npz", "csv"])
+    positions, frame_time, _ = read_bvh((tmp_path / "walk.bvh").read_text())
+    assert frame_time == pytest.approx(0.04)
+    walked = positions["pelvis"][:, 0] - positions["pelvis"][0, 0]
+    np.testing.assert_allclose(walked, np.arange(9) * 0.04, atol=1e-3)
+    assert read_trc((tmp_path / "walk.trc").read_text())[3] == pytest.approx(times)
+    rows = (tmp_path / "walk_angles.csv").read_text().splitlines()[1:]
+    assert [float(row.split(",")[2]) for row in rows] == pytest.approx(times)
+    with np.load(tmp_path / "poses.npz") as arrays:
+        np.testing.assert_array_equal(arrays["times"], times)

@@ -114,6 +114,23 @@ def test_a_checkpoint_lifts_in_the_forms_that_it_carries(tmp_path):
     assert np.isfinite(poses.pose_world).all()
 
 
+@pytest.mark.parametrize(("given", "rate"), [({}, 50.0), ({"frame_rate": 25.0}, 25.0)])
+def test_a_checkpoint_lifts_at_its_own_frame_rate(tmp_path, monkeypatch, given, rate):
+    """A second of a video: so many frames for the network, whatever the video's rate."""
+    sizes = {"learning_rate": 1e-3, "batch_size": 1, "epochs": 1, "channel": 16, "st_depth": 2}
+    sizes |= {"n_frames": 9, "dataset": "mocap", "bone_branch": False, **given}
+    config = make_config(sizes, "test", 2)
+    contents = {"model": build_lifter(config).state_dict(), "config": config.as_dict()}
+    save_checkpoint(tmp_path / BEST, contents)
+    lifter = VideoLifter.from_checkpoint(tmp_path, device="cpu")
+    assert lifter.frame_rate == rate
+    lengths = []
+    monkeypatch.setattr("demo.lifting.lift_even", lambda _, even: lengths.append(len(even)) or even)
+    for fps in (10, 24):
+        lifter.lift_keypoints(walking(fps + 1), (640, 480), float(fps))
+    assert lengths == [rate + 1, rate + 1]
+
+
 def test_importing_the_demo_loads_nothing_heavy():
     script = (
         "import sys; import demo; from demo import VideoLifter, Poses;"
