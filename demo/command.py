@@ -169,8 +169,8 @@ def people_in_file(options: argparse.Namespace) -> People:
     """The wanted people of --keypoints, with the times and size of --video, if there is one."""
     if options.video:
         with Video(options.video) as video:
-            size, count = video.stored_size, video.count
-            people = read_keypoints(options.keypoints, options.layout, size, count)
+            size, shown = video.stored_size, video.size
+            people = read_keypoints(options.keypoints, options.layout, size, video.count, shown)
             people, told = match(people, video, options.fps)
     else:
         people = read_keypoints(options.keypoints, options.layout, options.size)

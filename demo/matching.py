@@ -26,12 +26,15 @@ def match(people: People, video: Video, fps: float = 0.0) -> tuple[People, list[
         )
     if video.size != video.stored_size:
         told.append(
-            f"the pixels of {video.source} are {video.pixel_aspect:.3g} times as wide as high; the"
-            " keypoints are taken as places in the picture as it is stored,"
-            f" {video.stored_size[0]}x{video.stored_size[1]}"
+            f"the pixels of {video.source} are {video.pixel_aspect:.3g} times as wide as high:"
+            f" {_text(video.stored_size)} is shown as {_text(video.size)}"
         )
     filmed = people.filmed(fps or video.fps or people.fps, video.stored_size)
     filmed = replace(filmed, pixel_aspect=video.pixel_aspect, cuts=find_cuts(pictures))
     if not fps and 0 < people.num_frames <= len(times):
         filmed = filmed.at(times)
     return filmed, told
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -53,7 +53,8 @@ def test_stored_pixels_become_square(tmp_path, aspect):
 
 
 def test_squeezed_keypoints_are_lifted_as_those_that_are_not(checkpoint, tmp_path, monkeypatch):
-    """The command's whole way: the keypoints in the pixels of an anamorphic video."""
+    """The command's whole way: keypoints in the pixels of an anamorphic video, as they are stored
+    or, where the file says so, as they are shown."""
     monkeypatch.chdir(tmp_path)
     times = (np.arange(12) / 25).tolist()
     plain = encode(tmp_path / "plain.mp4", [np.zeros((480, 640, 3), np.uint8)] * 12, times)
@@ -62,12 +63,18 @@ def test_squeezed_keypoints_are_lifted_as_those_that_are_not(checkpoint, tmp_pat
     )
     keypoints = walking(12)
     poses = []
-    for video, scale in ((plain, 1.0), (wide, 0.5)):
-        np.savez("points.npz", keypoints=keypoints * [scale, 1, 1], layout="h36m17")
+    for video, scale, facts in (
+        (plain, 1.0, {}),
+        (wide, 0.5, {}),
+        (wide, 1.0, {"size": (640, 480)}),
+        (wide, 0.5, {"size": (320, 480)}),
+    ):
+        np.savez("points.npz", keypoints=keypoints * [scale, 1, 1], layout="h36m17", **facts)
         arguments = f"--video {video} --keypoints points.npz --checkpoint {checkpoint} --output out"
         assert demo.command.main([*arguments.split(), "--formats", "npz"]) == 0
         with np.load("out/poses.npz") as arrays:
             poses.append({name: arrays[name] for name in arrays.files})
-    for name in ("keypoints_2d", "pose_world", "times"):
-        np.testing.assert_allclose(poses[1][name], poses[0][name], atol=0.5)
-    assert poses[1]["size"].tolist() == [640, 480]
+    for other in poses[1:]:
+        for name in ("keypoints_2d", "pose_world", "times"):
+            np.testing.assert_allclose(other[name], poses[0][name], atol=0.5)
+        assert other["size"].tolist() == [640, 480]

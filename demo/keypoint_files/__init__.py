@@ -34,17 +34,18 @@ def read_keypoints(
     layout: str | None = None,
     size: tuple[int, int] | None = None,
     video_frames: int = 0,
+    shown: tuple[int, int] | None = None,
 ) -> People:
     """Read a keypoint file of any program, or a folder with a file for each image.
 
     layout: its name, where the file does not tell. size: width and height of the picture, where
     the user or the video tells; keypoints that are shares of it become pixels. video_frames: of the
-    video, 0: unknown. Raises UserError.
+    video, 0: unknown; shown: the picture's size in square pixels. Raises UserError.
     """
     wanted = None if layout is None else find_layout(layout)
     sightings = Sightings(path)
     _read(sightings, path, wanted)
-    return _examined(sightings, wanted, size, video_frames)
+    return _examined(sightings, wanted, (size, shown), video_frames)
 
 
 def _read(sightings: Sightings, path: str, wanted: Layout | None) -> None:
@@ -77,7 +78,7 @@ def _as_array(value: object) -> object:
 def _examined(
     sightings: Sightings,
     wanted: Layout | None,
-    given: tuple[int, int] | None,
+    sizes: tuple[tuple[int, int] | None, tuple[int, int] | None],
     video_frames: int,
 ) -> People:
     if not sightings.numbers:
@@ -88,7 +89,7 @@ def _examined(
     layout, keypoints = choose_layout(sightings, wanted)
     confidence = examine.confidences(sightings, keypoints)
     examine.refuse_poses_in_space(sightings, layout, keypoints, confidence)
-    own, size = examine.resolve_size(sightings, given)
+    own, size = examine.resolve_size(sightings, *sizes)
     clean = np.where(confidence[..., None] > 0, keypoints, 0)
     places = examine.to_pixels(sightings, layout, clean, confidence, own)
     confidence = without_marks(sightings, places, confidence, frame)

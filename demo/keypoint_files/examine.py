@@ -180,10 +180,12 @@ def to_pixels(
     return places * scale[0] / 2 + scale / 2
 
 
-def resolve_size(sightings: Sightings, given: Size | None) -> tuple[Size | None, Size | None]:
+def resolve_size(
+    sightings: Sightings, given: Size | None, shown: Size | None = None
+) -> tuple[Size | None, Size | None]:
     """The size that the file's pixels refer to, and the size of the picture that is wanted.
 
-    given: by the user or the video.
+    given: by the user or the video; shown: the same picture's in square pixels, if it has others.
     """
     sizes = sightings.facts.sizes
     if any(min(size) < 1 for size in sizes):
@@ -196,7 +198,7 @@ def resolve_size(sightings: Sightings, given: Size | None) -> tuple[Size | None,
         )
     if own is None or given is None or own == given:
         return own or given, given or own
-    if abs(own[0] * given[1] - own[1] * given[0]) <= 0.01 * own[0] * given[1]:
+    if any(size and is_alike(own, size) for size in (given, shown)):
         sightings.assumed.append(
             f"of pictures of {own[0]}x{own[1]}; brought to {given[0]}x{given[1]}"
         )
@@ -205,6 +207,11 @@ def resolve_size(sightings: Sightings, given: Size | None) -> tuple[Size | None,
         f"says {own[0]}x{own[1]}; {given[0]}x{given[1]} is taken, as the video or --size has it"
     )
     return given, given
+
+
+def is_alike(size: Size, other: Size) -> bool:
+    """Whether pictures of these sizes have the same shape."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= 0.01 * size[0] * other[1]
 
 
 def question_picture(
