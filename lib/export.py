@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.weights == "float16" and options.format != "onnx":
         raise UserError(f"--weights float16 is for onnx files; --format {options.format} has none")
+    if Path(options.out).is_dir():
+        raise UserError(f"--out {options.out}: a folder; name a file in it, like mdtf.onnx")
     try:
         kind = import_module(FORMATS[options.format])
     except ImportError as error:

@@ -155,11 +155,11 @@ class Subject:
             rows += [row(name, found) for found in counts]
             rows.append(row(name, total("all", counts)))
             whole += counts
-        rows.append(row("both", total("all", whole)))
+        rows.append(row("whole", total("all", whole)))
         twice = total("all, averaged with the mirrored clip", whole)
-        rows.append(row("both", twice._replace(macs=2 * twice.macs)))
+        rows.append(row("whole", twice._replace(macs=2 * twice.macs)))
         called = [found for found in whole if found.part not in WITHOUT_CALLS]
-        rows.append(row("both", total("of these, in calls of modules", called)))
+        rows.append(row("whole", total("of these, in calls of modules", called)))
         return rows
 
     def beside_the_paper(self, rows: Rows) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import demo.command
+from demo.keypoint_files import read_keypoints
 from demo.onnx_lifter import OnnxLifter, mirrored
 from demo.pipeline import VideoLifter
 from lib.files import PROJECT_ROOT
@@ -17,7 +18,9 @@ from lib.geometry import flip_pose
 from lib.skeleton import H36M, MPI_INF_3DHP
 from tests.demo_samples import walking
 from tests.mistakes import told
+from tests.skips import SHARED, needs_shared
 
+JUGGLER = SHARED / "media/keypoints_video_juggle.npz"
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # as if it were not installed
@@ -60,6 +63,15 @@ def test_the_same_poses_as_by_the_checkpoint(exported, frames, flip):
     expected = by_torch.lift_keypoints(keypoints, (640, 480), 25.0)
     found = OnnxLifter(file, flip=flip).lift_keypoints(keypoints, (640, 480), 25.0)
     np.testing.assert_allclose(found.pose_world, expected.pose_world, atol=0.1)  # mm
+
+
+@needs_shared(JUGGLER)
+def test_the_same_poses_of_a_real_video(exported):
+    checkpoint, file = exported
+    people = read_keypoints(str(JUGGLER))
+    by_torch = VideoLifter.from_checkpoint(checkpoint, device="cpu")
+    expected, found = by_torch.lift_people(people), OnnxLifter(file).lift_people(people)
+    np.testing.assert_allclose(found.pose_3d, expected.pose_3d, atol=0.1)  # mm
 
 
 def test_the_command_where_torch_is_not_installed(exported, points, tmp_path):

@@ -110,6 +110,9 @@ def test_each_block_is_one_scan_with_a_state_made_at_run_time(exported):
     model = onnx.load(out)
     (opset,) = model.opset_import
     assert (opset.domain, opset.version) == ("", 20)
+    for end in (*model.graph.input, *model.graph.output):
+        sizes = [dim.dim_param or dim.dim_value for dim in end.type.tensor_type.shape.dim]
+        assert sizes == ["batch", 9, 17, 3]
     scans = [node for node in model.graph.node if node.op_type == "Scan"]
     blocks = [m for m in load_mdtf(source).modules() if isinstance(m, MambaBlock)]
     assert len(scans) == len(blocks)
@@ -203,6 +206,7 @@ def test_mistakes_leave_no_file(tmp_path, monkeypatch):
     damaged = tmp_path / "damaged.pth.tr"
     save_checkpoint(damaged, contents)
     assert "not finite" in export(damaged)
+    assert "a folder" in export(out=tmp_path)
     half = ("--weights", "float16", "--format", "pt2")
     assert "is for onnx files" in export(source, out, *half)
     monkeypatch.setitem(sys.modules, "onnx", None)  # not installed

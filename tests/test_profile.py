@@ -109,7 +109,7 @@ def profiled(tmp_path, *arguments):
 )
 def test_the_published_models(tmp_path, capsys, config, parameters, paper):
     rows = profiled(tmp_path, "--config", config, "--count-only")["parts"]
-    whole = {row["part"]: row for row in rows if row["stage"] == "both"}
+    whole = {row["part"]: row for row in rows if row["stage"] == "whole"}
     assert whole["all"]["parameters"] == parameters
     twice = whole["all, averaged with the mirrored clip"]
     assert twice["MACs/frame"] == 2 * whole["all"]["MACs/frame"]

@@ -8,7 +8,7 @@ model included, is the model's own code.
 import math
 
 import torch
-from onnx import ModelProto, NodeProto, checker, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 from onnxscript import FLOAT
 from onnxscript import opset20 as op
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model.blocks import FRAMES, MambaBlock
 from model.export.block import Zeros, write_block
 from model.export.nodes import Constants, Nodes
-from model.export.trace import quiet, trace
+from model.export.trace import BATCH, quiet, trace
 from model.mdtf import MDTF
 from model.ops.weights import LEAVES, BlockWeights, Settings, flat, unflat
 
@@ -105,14 +105,14 @@ def _with_blocks_written(traced: ModelProto, frames: int, joints: int) -> ModelP
         nodes += written.nodes
     read = {name for node in nodes for name in node.input}
     kept = [t for t in traced.graph.initializer if t.name in read]
-    graph = helper.make_graph(
-        nodes,
-        "mdtf",
-        traced.graph.input,
-        traced.graph.output,
-        [*kept, *constants.tensors],
-    )
+    shape: list[str | int | None] = [BATCH, frames, joints, 3]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in (INPUT, OUTPUT)
+    ]
+    graph = helper.make_graph(nodes, "mdtf", ends[:1], ends[1:], [*kept, *constants.tensors])
     opset = helper.make_opsetid("", OPSET)
-    written_model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+    written_model = helper.make_model(
+        graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="mdtf"
+    )
     checker.check_model(written_model, full_check=True)
     return written_model
