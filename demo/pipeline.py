@@ -12,16 +12,15 @@ import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import DETECTORS, choose_detector
-from demo.grounding import walk
 from demo.lifting import lift_track
-from demo.path import DEFAULT_FOV, Sight, turned_back
+from demo.path import DEFAULT_FOV
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses
+from demo.room import place_shots
 from demo.smoothing import steady
 from demo.tracking import choose, follow
 from demo.tracks import Timeline, tracks_of
 from demo.video import Video, find_video
-from demo.world import estimate_pitch, places, to_room
 from lib.errors import UserError
 from lib.keypoints import find_layout
 from lib.skeleton import H36M
@@ -215,39 +214,17 @@ class VideoLifter:
         if smooth:
             tracks = [track.smoothed() for track in tracks]
         lifted = [lift_track(self, track, size, constant_bones, height) for track in tracks]
-        poses = [one.pose for one in lifted]
-        if fov is not None:
-            poses = [turned_back(one.pose, one.centre, size, fov) for one in lifted]
-        times = [track.times for track in tracks]
-        pitch = estimate_pitch(poses, times) if camera_pitch is None else float(camera_pitch)
-        if fov is None:
-            world = [
-                to_room(pose, pitch, seconds) for pose, seconds in zip(poses, times, strict=True)
-            ]
-            if len(people.numbers) > 1:
-                joints = [track.joints for track in tracks]
-                spots = places(joints, [one.mm_per_pixel for one in lifted], size)
-                for pose, spot in zip(world, spots, strict=True):
-                    pose[..., :2] += spot
-        else:
-            sights = [
-                Sight.of(pose, track.joints, track.times, size, fov)
-                for pose, track in zip(poses, tracks, strict=True)
-            ]
-            world, pitch = walk(sights, pitch, refine=camera_pitch is None)
-            # x = y = 0 is where the first one is at first.
-            start = world[0][0, 0] * [1, 1, 0]
-            world = [pose - start for pose in world]
+        placed = place_shots(tracks, lifted, people.cuts, size, fov, camera_pitch)
         timeline = Timeline.of(tracks, people)
         return Poses(
             persons=people.numbers,
             keypoints_2d=timeline.whole([track.joints for track in tracks], unseen=2),
-            pose_3d=timeline.whole(poses).astype(np.float32),
-            pose_world=timeline.whole(world).astype(np.float32),
+            pose_3d=timeline.whole(placed.camera).astype(np.float32),
+            pose_world=timeline.whole(placed.world).astype(np.float32),
             bone_variation=timeline.mean([one.bone_variation for one in lifted]),
             fps=fps,
             size=size,
-            camera_pitch=pitch,
+            camera_pitch=placed.pitch,
             fov=fov or 0.0,
             times=people.seconds,
             stretch=timeline.stretch,

@@ -36,7 +36,7 @@ class Poses:
     bone_variation: np.ndarray
     fps: float
     size: tuple[int, int]
-    camera_pitch: float  # degrees the camera looks down
+    camera_pitch: float  # degrees the camera looks down; in the longest shot
     times: np.ndarray
     stretch: np.ndarray
     fov: float = 0.0

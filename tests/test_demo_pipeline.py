@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,6 +193,25 @@ def test_people_stand_where_they_are_seen(fov, focal):
     across, away, _ = poses.pose_world[1, 0, 0] - poses.pose_world[0, 0, 0]
     assert across == pytest.approx(160 * 2 * mm_per_pixel, rel=2e-2)
     assert away == pytest.approx(focal * 640 * mm_per_pixel, rel=2e-2)
+
+
+def test_each_shot_has_a_camera_of_its_own():
+    """20 frames by a camera that looks down by 5 degrees, 9 by one that does by 30."""
+    lifter = Known()
+    poses = [in_camera(standing(50), pitch) / 1000 for pitch in (5, 30)]
+    keypoints = np.concatenate([in_picture(300, 320, 20), in_picture(200, 320, 9)])
+    people = People.of_array(keypoints[None], H36M_17).filmed(25.0, (640, 480))
+    people = replace(people, cuts=np.array([20]))
+    for fov in (55.0, None):
+        # The second shot is lifted last.
+        lifter.lift = lambda clips, left=[*poses]: np.broadcast_to(
+            (left.pop(0) if len(left) > 1 else left[0])[: clips.shape[1]], clips.shape
+        )
+        found = lifter.lift_people(people, fov=fov)
+        assert found.camera_pitch == pytest.approx(5, abs=1.5)
+        trunk = found.pose_world[0, :, H36M.index("thorax")] - found.pose_world[0, :, 0]
+        for shot in (slice(0, 20), slice(20, 29)):
+            np.testing.assert_allclose(trunk[shot].mean(axis=0), [0, 0, 490], atol=25)  # upright
 
 
 def test_people_go_where_they_are_seen_to_go_unless_in_place():
