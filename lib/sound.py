@@ -10,8 +10,9 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
-# What browsers play in an MP4 as it is; other sound becomes AAC.
-PLAYED = ("aac", "mp3", "opus", "flac")
+# What browsers play in an MP4 as it is; other sound becomes AAC in stereo or mono.
+PLAYED = ("aac", "opus", "flac")
+RATE = 48_000  # samples a second of that
 Part: TypeAlias = "av.Packet[AudioStream] | av.AudioFrame"
 
 
@@ -23,6 +24,7 @@ class Sound:
         self._film: OutputContainer | None = None
         self._target: AudioStream | None = None
         self._copied = track.codec_context.name in PLAYED
+        self._resampler: av.AudioResampler | None = None
         self._parts = self._read()
         self._next: tuple[float, Part] | None = None
 
@@ -44,8 +46,9 @@ class Sound:
         if self._copied:
             self._target = film.add_stream_from_template(self._track)
         else:
-            context = self._track.codec_context
-            self._target = film.add_stream("aac", rate=context.sample_rate, layout=context.layout)
+            layout = "mono" if self._track.codec_context.channels == 1 else "stereo"
+            self._target = film.add_stream("aac", rate=RATE, layout=layout)
+            self._resampler = av.AudioResampler("fltp", layout, RATE)
         self._film = film
         self._next = next(self._parts, None)
 
@@ -53,17 +56,23 @@ class Sound:
         """Packets, or frames to be encoded anew, each with its seconds in the film, 0 at least."""
         try:
             for packet in self._file.demux(self._track):
-                for part in [packet] if self._copied else packet.decode():
+                for part in [packet] if self._copied else self._decoded(packet):
                     if part.pts is None or part.time_base is None:
                         continue
                     seconds = float(part.pts * part.time_base) - self._start
                     if seconds >= 0:
                         yield seconds, part
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, ValueError) as error:
             warnings.warn(
                 f"{self._source}: its sound is damaged ({error}); the film has what is before",
                 stacklevel=2,
             )
+
+    def _decoded(self, packet: "av.Packet[AudioStream]") -> Iterator[av.AudioFrame]:
+        assert self._resampler is not None
+        with suppress(av.InvalidDataError):  # one damaged packet
+            for frame in packet.decode():
+                yield from self._resampler.resample(frame)
 
     def write_until(self, seconds: float) -> None:
         """Adds the sound before that moment of the film. Raises OSError: cannot be written."""

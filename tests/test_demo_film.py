@@ -63,7 +63,14 @@ def blank() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec", "kept"), [("mp4", "aac", "aac"), ("mov", "pcm_s16le", "aac")]
+    ("suffix", "codec", "kept"),
+    [
+        ("mp4", "aac", "aac"),
+        ("ts", "aac", "aac"),
+        ("mkv", "flac", "flac"),
+        ("mov", "pcm_s16le", "aac"),
+        ("mkv", "pcm_s16le", "aac"),  # without a layout of its channels
+    ],
 )
 def test_the_film_has_the_videos_sound_at_its_time(tmp_path, suffix, codec, kept):
     """A tone from 0.9 s to 1.4 s of a video whose pictures begin at 0.5 s, cut at 2.1 s."""

@@ -58,7 +58,7 @@ class BlazePose:
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[Found]:
         regions: list[Region] = []
-        next_search, soon_until = 0.0, 2 * LOOK_SOON * self._fps  # frames
+        next_search, soon_until = 0.0, LOOK_SOON * self._fps  # frames
         for number, frame in enumerate(frames):
             people = _distinct(find_landmarks(self._follow, frame, regions))
             if len(people) < len(regions):

@@ -92,8 +92,8 @@ def find_landmarks(
     for crop, region in zip(crops, regions, strict=True):
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         picture = cv2.warpAffine(frame, region.to_frame, (SIDE, SIDE), flags=flags)
-        crop[:] = picture[..., ::-1]
-    crops /= 255
+        # OpenCV turns BGR round several times faster than numpy.
+        np.multiply(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.float32(1 / 255), out=crop)
     answers = network.run(None, {network.get_inputs()[0].name: crops})
     points = np.asarray(answers[0]).reshape(len(regions), -1, 5)  # x, y, z, visibility, presence
     found = []
