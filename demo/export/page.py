@@ -23,6 +23,8 @@ def write_page(path: Path, poses: Poses) -> None:
     """Raises UserError where it cannot be written."""
     pixel = max(poses.size) / STEPS
     focus = Focus.of(poses)
+    # Of the 16-bit numbers' unit: 1, more where people are farther away than 32 m.
+    mm = max(1.0, float(np.abs(poses.pose_world).max()) / np.iinfo(np.int16).max)
     data = {
         "names": H36M.names,
         "parents": H36M.parents,
@@ -35,8 +37,9 @@ def write_page(path: Path, poses: Poses) -> None:
         "frames": poses.num_frames,
         "persons": poses.persons.tolist(),
         "pixel": pixel,
-        "world": _int16(poses.pose_world),  # mm
-        "middle": _int16(focus.middle),
+        "mm": mm,
+        "world": _int16(poses.pose_world / mm),
+        "middle": _int16(focus.middle / mm),
         "radius": focus.radius,
         "step": max(1, round(TRAIL_SECONDS * poses.fps)),
         "flat": _int16(poses.keypoints_2d[..., :2] / pixel),
