@@ -22,7 +22,16 @@ def summary(people: People, poses: Poses) -> list[str]:
         if len(changes):
             others = [f"{tracked[row]} from frame {people.frame[row]}" for row in changes]
             lines.append(f"lifted: {tracked[rows[0]]}, then {_list(others)}")
-    for number, stretch in zip(poses.persons, poses.stretch, strict=True):
+    for number, stretch, confidence in zip(
+        poses.persons, poses.stretch, poses.confidence, strict=True
+    ):
+        seen = people.frame[people.person == number]
+        slips = int((confidence[seen].max(axis=-1) == 0).sum())
+        if slips:
+            lines.append(
+                f"person {number}: in {slips} frames somewhere else for a moment, taken for slips"
+                " of the detector and left out"
+            )
         starts = np.flatnonzero((stretch > 1) & (np.diff(stretch, prepend=0) != 0))
         if len(starts):
             lines.append(

@@ -39,6 +39,15 @@ def test_who_was_found_where_and_who_follows_whom():
     assert told(alone) == ["1 person in 30 frames: 1 in 30"]
 
 
+def test_slips_that_are_left_out_are_told():
+    people = choose(seen({1: range(50)}, 50), "largest")
+    people.keypoints[20:23, :, 0] += 400
+    assert told(people)[1:] == [
+        "person 1: in 3 frames somewhere else for a moment, taken for slips of the detector and"
+        " left out"
+    ]
+
+
 @pytest.mark.parametrize("where", [range(700, 708), range(0, 2330, 300)], ids=["at once", "apart"])
 @pytest.mark.parametrize("person", ["largest", "all"])
 def test_somebody_in_8_of_2330_frames_is_a_sentence(where, person):
