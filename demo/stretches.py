@@ -9,10 +9,11 @@ import numpy as np
 PATIENCE = 2.0
 # How far a person's keypoints may be, on average, from where they were going: in sizes of the
 # person, at once and for each second between two sightings.
-LEAP, LEAP_PER_SECOND = 0.15, 1.5
+LEAP, LEAP_PER_SECOND = 0.035, 1.4
+MOST = 0.75  # of the keypoints: a few may be far off, as fast hands and mistakes are
 SPREADS = 3.5  # the longer side of somebody who stands, in mean distances from the middle
 # How much larger or smaller they may become, as a natural logarithm, at once and for each second.
-GROWTH, GROWTH_PER_SECOND = 0.3, 1.5
+GROWTH, GROWTH_PER_SECOND = 0.2, 1.8
 MOMENT = 3  # sightings before and after that tell where somebody was going
 # A piece shorter than this (seconds) after which the person goes on from where they were before it
 # is a slip of the detector.
@@ -86,8 +87,11 @@ def leaps(keypoints: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def _distance(steps: np.ndarray) -> np.ndarray:
-    """(..., J, 2) -> (...), the mean length of those that are known."""
-    return np.nanmean(np.linalg.norm(steps, axis=-1), axis=-1)
+    """(..., J, 2) -> (...), the mean length of the shortest MOST of those that are known."""
+    lengths = np.sort(np.linalg.norm(steps, axis=-1), axis=-1)  # those that are unknown come last
+    count = np.ceil(MOST * np.isfinite(lengths).sum(axis=-1, keepdims=True))
+    counts = np.arange(lengths.shape[-1]) < count
+    return np.where(counts, lengths, 0).sum(axis=-1) / np.maximum(count[..., 0], 1)
 
 
 def _spread(points: np.ndarray) -> np.ndarray:
@@ -95,5 +99,6 @@ def _spread(points: np.ndarray) -> np.ndarray:
     spread = np.ones(len(points))
     known = np.isfinite(points[..., 0]).any(axis=-1)
     some = points[known]
-    spread[known] = np.maximum(_distance(some - np.nanmean(some, axis=1, keepdims=True)), 1)
+    away = np.linalg.norm(some - np.nanmean(some, axis=1, keepdims=True), axis=-1)
+    spread[known] = np.maximum(np.nanmean(away, axis=-1), 1)
     return spread

@@ -148,14 +148,15 @@ def approaching(rng: np.random.Generator, motion: np.ndarray, low: float, high: 
     return going(rng, motion, np.stack([np.zeros_like(away), away], axis=-1))
 
 
-def cut(rng: np.random.Generator, motion: np.ndarray) -> Filmed:
-    """Another camera, and another size of the picture on the person, every other second."""
+def cut(rng: np.random.Generator, motion: np.ndarray, zoom: float, shift: float) -> Filmed:
+    """Another camera every two seconds, each second one with its picture made smaller and moved."""
     shots = []
     for number, start in enumerate(range(0, len(motion), SHOT)):
         shot = plain(rng, motion[start : start + SHOT])
-        zoom, shift = (0.35, 60.0) if number % 2 else (1.0, 0.0)
-        keypoints = shot.keypoints * [zoom, zoom, 1] + [shift, shift, 0]
-        shots.append(replace(shot, keypoints=keypoints.astype(np.float32)))
+        if number % 2:
+            keypoints = shot.keypoints * [zoom, zoom, 1] + [shift, shift, 0]
+            shot = replace(shot, keypoints=keypoints.astype(np.float32))
+        shots.append(shot)
     return _one_after_the_other(shots)
 
 
@@ -203,7 +204,8 @@ SCENES: dict[str, Callable[[np.random.Generator, np.ndarray], Filmed]] = {
     "crossing-300": lambda rng, motion: crossing(rng, motion, 300),
     "approach-80-800": lambda rng, motion: approaching(rng, motion, 80, 800),
     "leaving-800-80": lambda rng, motion: approaching(rng, motion, 800, 80),
-    "cuts": cut,
+    "cuts": lambda rng, motion: cut(rng, motion, 0.35, 60.0),
+    "cuts-alike": lambda rng, motion: cut(rng, motion, 1.0, 0.0),
     "jumps": jumping,
     "half-seen": half_seen,
 }
