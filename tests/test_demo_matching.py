@@ -1,5 +1,6 @@
 """Keypoints of another program and their video: its times, its pixels."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import demo.command
+from demo.keypoint_files import read_keypoints, save_keypoints
 from demo.matching import match
 from demo.people import People
 from demo.video import Video
@@ -38,6 +40,27 @@ def test_the_times_are_those_of_the_video(tmp_path):
     with opened(tmp_path, times) as video:
         found, told = match(people(9), video)
     assert "9 frames, but" in told[0] and found.times is None
+
+
+@pytest.mark.parametrize("name", ["saved.npz", "saved.json"])
+def test_saved_keypoints_keep_the_times_and_have_square_pixels(tmp_path, name):
+    times = [0.0, 0.04, 0.08, 0.3, 0.34]
+    with opened(tmp_path, times, 2.0) as video:
+        found, _ = match(people(5), video)
+    save_keypoints(tmp_path / name, found)
+    read = read_keypoints(str(tmp_path / name))
+    np.testing.assert_allclose(read.seconds, times, atol=1e-3)
+    assert read.size == (128, 48) and read.fps == pytest.approx(4 / 0.34, rel=1e-3)
+    np.testing.assert_allclose(read.keypoints, people(5).keypoints * [2, 1, 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("times", [[0, 1], [0, 1, 1, 2, 3]])
+def test_times_that_are_none_are_told(tmp_path, times):
+    path = tmp_path / "points.json"
+    content = {"keypoints": walking(5).tolist(), "layout": "h36m17", "size": [640, 480]}
+    path.write_text(json.dumps({**content, "times": times}))
+    read = read_keypoints(str(path))
+    assert read.times is None and "'times' do not rise" in " ".join(read.assumed)
 
 
 @pytest.mark.parametrize("aspect", [2.0, 0.5])

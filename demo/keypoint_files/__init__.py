@@ -126,7 +126,11 @@ def _people(
         sightings.assumed.append(f"{len(order) - len(rows)} people are there twice and kept once")
     if sightings.without_pose:
         sightings.assumed.append(f"{sightings.without_pose} people without a pose are left out")
-    return People(
+    times = np.array(sightings.facts.times)
+    rise = len(times) == num_frames and (np.diff(times, prepend=-np.inf) > 0).all()
+    if len(times) and not rise:
+        sightings.assumed.append("its 'times' do not rise from frame to frame and are left out")
+    people = People(
         points[rows],
         frame[rows],
         person[rows],
@@ -136,19 +140,24 @@ def _people(
         size,
         tuple(dict.fromkeys(sightings.assumed)),
     )
+    return people.at(times.tolist()) if rise else people
 
 
 def save_keypoints(path: Path, people: People) -> None:
     """Write .npz or .json with an entry for every frame, to be read again by --keypoints.
 
-    Raises UserError.
+    In square pixels; with the times of the frames, where they are uneven. Raises UserError.
     """
-    name, fps, size = people.layout.name, people.fps, np.array(people.size)
+    people = people.in_square_pixels()
+    size, name, fps = np.array(people.size), people.layout.name, people.fps
+    times = {} if people.times is None else {"times": np.round(people.times, 6)}
     if path.suffix.lower() == ".npz":
         with write_atomic(path) as file:
-            np.savez_compressed(file, keypoints=filled(people), layout=name, fps=fps, size=size)
+            arrays = {"keypoints": filled(people), "size": size, **times}
+            np.savez_compressed(file, allow_pickle=False, layout=name, fps=fps, **arrays)
         return
     content = {"layout": name, "fps": fps, "size": size.tolist(), "names": people.layout.names}
+    content |= {key: values.tolist() for key, values in times.items()}
     content["keypoints"] = np.round(filled(people).astype(float), 4).tolist()
     with write_atomic(path, "w") as file:
         json.dump(content, file)

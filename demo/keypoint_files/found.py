@@ -5,6 +5,7 @@ Whether the numbers can be true is asked later (examine.py). N sightings, J keyp
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ TIMES = (
     "timestamp", "timestamp_ms", "timestamp_s", "timestamp_sec", "timestampms", "time", "time_ms",
     "time_s", "time_sec", "seconds", "milliseconds",
 )  # fmt: skip
+_TIMES = "times"
 _RATES = ("fps", "frame_rate", "framerate", "frame_per_second", "video_fps")
 _SIZES = ("size", "image_size", "img_size", "frame_size", "video_size", "resolution")
 _SIDES = tuple(
@@ -74,6 +76,7 @@ class Facts:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     layout: str = ""
     names: tuple[str, ...] = ()
+    times: tuple[float, ...] = ()  # seconds of each frame, as our own files have them
 
     def take(self, table: Mapping[str, object]) -> None:
         """Keep what a table says of these things, under any of their usual names.
@@ -83,6 +86,9 @@ class Facts:
         for key in _RATES:
             if table.get(key) is not None:
                 self.fps = float(np.asarray(table[key], dtype=float).reshape(()))
+        if table.get(_TIMES) is not None:
+            with suppress(TypeError, ValueError):  # another thing of that name
+                self.times = tuple(np.asarray(table[_TIMES], dtype=float).reshape(-1).tolist())
         for keys, order in ((_SIZES, 1), (_TURNED, -1)):
             for key in keys:
                 if table.get(key) is None:
