@@ -26,7 +26,7 @@ class Strength(NamedTuple):
 
 STRONG = Strength(1.5, 3.0)
 # As steady as MediaPipe's keypoints are (which lag behind instead).
-LIGHT = Strength(2.0, 10.0)
+LIGHT = Strength(1.5, 8.0)
 
 
 def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
