@@ -111,8 +111,9 @@ for _core in ("numpy.core", "numpy._core"):
 # Packages whose classes hold data: files with them are no attack, but nothing we read.
 _OF_DATA = {
     "PIL", "array", "chumpy", "collections", "copy_reg", "copyreg", "datetime", "decimal",
-    "easydict", "fractions", "mmcv", "mmengine", "mmpose", "munch", "omegaconf", "pandas",
-    "pathlib", "scipy", "torch", "uuid",
+    "detectron2", "easydict", "fractions", "joblib", "mediapipe", "mmcv", "mmengine", "mmpose",
+    "munch", "omegaconf", "pandas", "pathlib", "scipy", "supervision", "torch", "ultralytics",
+    "uuid",
 }  # fmt: skip
 
 # Their classes, and functions that make an object of one.

@@ -45,6 +45,11 @@ GAP = [*range(8), *range(20, FRAMES)]
             for f, one in enumerate(CLIP)]),
         table(["frame", *COLUMNS], [ROWS[f] for f in GAP]),
         table([], [ROWS[f] for f in GAP]),
+        table(["Unnamed: 0", *COLUMNS], [ROWS[f] for f in GAP]),
+        table(["timestamp_ms", *COLUMNS], [[f * 1000 // 30, *ROWS[f][1:]] for f in GAP]),
+        js([{"time": f / 30, "keypoints": flat(CLIP[f])} for f in GAP]),
+        npz(keypoints=CLIP[GAP], frame_ids=np.array(GAP), layout="coco17"),
+        npz(keypoints=CLIP[GAP][:, None], frame_ids=np.array(GAP), layout="coco17"),
         js({"images": [{"id": f + 1, "file_name": f"{f:03d}.jpg"} for f in range(FRAMES)],
             "annotations": [{"image_id": f + 1, "keypoints": flat(CLIP[f])} for f in GAP]}),
     ],
@@ -104,6 +109,13 @@ def test_the_rate_by_the_times_of_the_images(tmp_path, unit, name):
     for write in (js(frames), columns):
         people = read_keypoints(str(write(tmp_path)))
         assert people.fps == pytest.approx(30, rel=1e-3) and "30 frames/s" in people.assumed[0]
+
+
+def test_confidences_of_heatmaps_slightly_below_0_are_of_nothing(tmp_path):
+    keypoints = CLIP.copy()
+    keypoints[3, 9, 2], keypoints[7, 2, 2] = -0.004, -0.012
+    people = read_keypoints(str(js(alphapose(keypoints))(tmp_path)))
+    check(people, CLIP, range(FRAMES), keypoints[..., 2] < 0)
 
 
 def test_every_nth_image_is_filled_between_and_said(tmp_path):

@@ -178,7 +178,7 @@ def test_no_file_runs_code(tmp_path, monkeypatch):
         ("a.json", '[{"image_id": "0", "keypoints": [1%s]}]' % ("0" * 400), "triples"),
         ("a.json", "{", "not a readable JSON"),
         ("a.json", '{"x": 1}', "nor 'keypoints'"),
-        ("a.json", '{"people": [{"x": 1}]}', "without 'pose_keypoints_2d'"),
+        ("a.json", '{"people": [{"x": 1}]}', "nothing called 'keypoints'.* there: 'x'"),
         ("a.json", '[{"image_id": "1.jpg", "keypoints": [1, 2, 3, 4]}]', "triples"),
         ("a.json", '[{"image_id": "1.jpg", "keypoints": [1, 2, 3]}]', "1 keypoints a person"),
         ("a.json", "[[1, 2], [3]]", "not a full table"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demo.keypoint_files import read_keypoints
-from lib.keypoints import COCO_17
+from lib.keypoints import BLAZEPOSE_33, COCO_17
 from tests.keypoint_samples import (
     BLAZE,
     CLIP,
@@ -57,6 +57,19 @@ def detectron() -> np.ndarray:
         x, y, c = one.T
         found[frame, 0], found[frame, 1] = [], np.stack([x, y, c - 3, c])[None]
     return found
+
+
+def in_cells(header: list[str], rows: list[list[object]]) -> Write:
+    """A table whose cells hold lists or dictionaries, as pandas writes them."""
+    stream = io.StringIO()
+    csv.writer(stream).writerows([header, *rows])
+    return text(stream.getvalue(), "a.csv")
+
+
+def objects(values: list[np.ndarray]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def deeplabcut(individuals: bool) -> str:
@@ -107,6 +120,8 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "numbers in the folder": (js(alphapose(CLIP, "/home/a1/v2/{:06d}.jpg", 1)), ""),
     "Windows": (js(alphapose(CLIP, "C:\\v7\\{:03d}.png", 1)), ""),
     "the same number twice": (js(alphapose(CLIP, "{0}_{0}.jpg")), ""),
+    "Roboflow's names": (js([p | {"image_id": f"v2-{f:04d}_png.rf.{hash((f, 1)) % 10**9:x}.jpg"}
+                             for f, p in enumerate(alphapose(CLIP))]), "the first one that tells"),
     "letters": (js([p | {"image_id": f"{chr(97 + f // 26)}{chr(97 + f % 26)}.png"}
                     for f, p in enumerate(alphapose(CLIP))]), "natural order"),
     "seconds": (js([p | {"image_id": f"{f / 25:.2f}.jpg"}
@@ -128,6 +143,9 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "ST-GCN's axes": (npz(data=CLIP.transpose(2, 0, 1)[None, ..., None]), "axis 2 is taken"),
     "a row a frame": (npz(keypoints=CLIP.reshape(FRAMES, -1)), "a row a frame"),
     "scores apart": (npz(kpts=CLIP[:, None, :, :2], scores=CLIP[:, None, :, 2]), "as coco17"),
+    "scores apart, by frames": (npz(keypoints=objects([one[None, :, :2] for one in CLIP]),
+                                    scores=objects([one[None, :, 2] for one in CLIP])),
+                                "frames of one person"),
     "scores twice": (npz(keypoints=CLIP, scores=CLIP[..., 2]), "as coco17"),
     "scores with an axis": (npz(keypoints=CLIP[..., :2], conf=CLIP[..., 2:]), "as coco17"),
     "detectron2": (npz(boxes=detectron(), keypoints=detectron(), metadata={"w": 864, "h": 480}),
@@ -182,7 +200,37 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "YOLO's labels": (folder_of("v_{}.txt", [
         " ".join(map(str, [0, 0.5, 0.5, 0.2, 0.5, *flat(one), 7])) for one in shares(CLIP)]),
         "shares of the picture"),
+    "endings in capitals": (folder_of("{:03d}.JSON", [
+        {"people": [{"keypoints": flat(one)}]} for one in CLIP]), ""),
+    "ultralytics' arrays": (js([{"keypoints": {"data": [one.tolist()], "xy": 0}} for one in CLIP]),
+                            "each is taken as"),
+    "supervision": (js([{"frame": f, "keypoints": {
+        "xy": [one[:, :2].tolist()], "confidence": [one[:, 2].tolist()], "class_id": [0]}}
+        for f, one in enumerate(CLIP)]), ""),
+    "Detectron2 in JSON": (js([{"frame": f, "instances": {
+        "pred_boxes": [[1, 2, 3, 4]], "scores": [0.9], "pred_keypoints": [one.tolist()]}}
+        for f, one in enumerate(CLIP)]), ""),
+    "easy_ViTPose": (js({"keypoints": [{"0": one[:, [1, 0, 2]].tolist()} for one in CLIP],
+                         "skeleton": dict(enumerate(NAMES))}), ""),
+    "pandas's records": (js([{"frame": r[0], **dict(zip(COLUMNS, r[1:], strict=True))}
+                             for r in ROWS]), ""),
+    "pandas's records of keypoints": (js([
+        {"frame": f, "keypoint": NAMES[j], "x": x, "y": y, "score": c}
+        for f, one in enumerate(CLIP) for j, (x, y, c) in enumerate(one.tolist())]), ""),
     # tables
+    "ultralytics' table": (in_cells(["frame", "name", "box", "keypoints"], [
+        [f, "person", {"x1": 1.0}, dict(zip(("x", "y", "visible"), one.T.tolist(), strict=True))]
+        for f, one in enumerate(CLIP)]), ""),
+    "places in cells": (in_cells(["frame", *NAMES], [
+        [f, *map(tuple, one.tolist())] for f, one in enumerate(CLIP)]), ""),
+    "decimal commas": (table(["frame", *COLUMNS],
+                             [[str(n).replace(".", ",") for n in r] for r in ROWS], ";"), ""),
+    "Excel's first line": (table(["sep=;\nframe", *COLUMNS], ROWS, ";"), ""),
+    "a box beside": (table(["frame", "bbox_x", "bbox_y", *COLUMNS],
+                           [[r[0], 1, 2, *r[1:]] for r in ROWS]), ""),
+    "brackets": (table(["frame", *[f"{n.replace('_', ' ')} ({c})" for n in NAMES
+                                   for c in ("x", "y", "confidence")]], ROWS), ""),
+    "no header, a person": (table([], [[r[0], 0, *r[1:]] for r in ROWS]), "a row a frame"),
     "named columns": (table(["frame", *COLUMNS], ROWS), ""),
     "comment, end of line": (
         table(["# 25 fps\nframe", *COLUMNS], [[*row, ""] for row in ROWS]), ""),
@@ -224,6 +272,20 @@ OF_OTHER_LAYOUTS: dict[str, tuple[Write, np.ndarray, str]] = {
                                 "shares of the picture"),
     "MediaPipe's tasks": (js([{"landmarks": [landmarks(one)], "worldLandmarks": [[]]}
                               for one in BLAZE]), BLAZE, "shares of the picture"),
+    "MediaPipe's messages": (js([{"frame": f, "pose_landmarks": {"landmark": landmarks(one)}}
+                                 for f, one in enumerate(BLAZE)]), BLAZE, "shares of the picture"),
+    "MediaPipe's message alone": (js([{"landmark": landmarks(one)} for one in BLAZE]), BLAZE,
+                                  "shares of the picture"),
+    "MediaPipe's enumeration": (table(
+        [f"PoseLandmark.{n.upper()}_{c}" for n in BLAZEPOSE_33.names for c in ("x", "y", "v")],
+        shares(BLAZE).reshape(FRAMES, -1)), BLAZE, "shares of the picture"),
+    "MediaPipe's x, y, z": (npz(keypoints=np.concatenate(
+        [shares(BLAZE)[..., :2], -np.ones((FRAMES, 1, 1)) * np.linspace(-1, 1, 33)[:, None] / 4], -1
+        )), with_confidence(BLAZE, np.ones_like), "taken as MediaPipe's depth"),
+    "MediaPipe's holistic model": (table(["frame", "type", "landmark_index", "x", "y", "z"], [
+        [f, part, j, *one[j, :2], -0.1] for f, one in enumerate(shares(BLAZE))
+        for part, count in (("face", 7), ("pose", 33), ("left_hand", 21)) for j in range(count)]),
+        with_confidence(BLAZE, np.ones_like), "no confidences"),
     "MediaPipe without visibility": (js([{"landmarks": landmarks(one, confidence=False)}
                                          for one in BLAZE]), with_confidence(BLAZE, np.ones_like),
                                      "no confidences"),
@@ -246,6 +308,25 @@ def test_forms_of_other_layouts(tmp_path, form):
     people = read_keypoints(str(write(tmp_path)), size=SIZE)
     check(people, expected, range(FRAMES))
     assert said in "; ".join(people.assumed)
+
+
+def test_scores_apart_where_a_frame_shows_nobody(tmp_path):
+    keypoints = [one[None, :, :2] for one in CLIP]
+    scores = [one[None, :, 2] for one in CLIP]
+    keypoints[7], scores[7] = keypoints[7][:0], scores[7][:0]
+    people = read_keypoints(
+        str(npz(keypoints=objects(keypoints), scores=objects(scores))(tmp_path))
+    )
+    frames = [frame for frame in range(FRAMES) if frame != 7]
+    check(people, CLIP[frames], frames)
+    np.testing.assert_allclose(people.keypoints[..., 2], CLIP[frames][..., 2], atol=1e-6)
+
+
+def test_beside_labels_of_yolo_may_lie_the_names_of_their_classes(tmp_path):
+    labels = [f"0 0.5 0.5 0.2 0.5 {' '.join(map(str, flat(one)))}" for one in shares(CLIP)]
+    folder_of("{}.txt", labels)(tmp_path)
+    text("person\n", "classes.txt")(tmp_path)
+    check(read_keypoints(str(tmp_path), size=SIZE), CLIP, range(FRAMES))
 
 
 def test_whole_bodies_lose_face_and_hands_but_not_the_feet(tmp_path):

@@ -1,7 +1,9 @@
 """Keypoint files that cannot be what they say, and whatever else stands in one: a sentence."""
 
 import gzip
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -52,6 +54,13 @@ def swaying(keypoints: np.ndarray) -> np.ndarray:
 # MediaPipe's world landmarks: metres from about the middle of the hips, a depth, a visibility.
 WORLD = np.insert(BLAZE, 2, np.sin(np.arange(33)) / 3, axis=-1)
 WORLD[..., :2] = (WORLD[..., :2] - WORLD[:, 23:25, :2].mean(axis=1, keepdims=True)) / 250 + 0.005
+
+
+def packed_files(name: str) -> Write:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, "[]")
+    return raw(stream.getvalue(), "a.zip")
 
 
 REFUSED: dict[str, tuple[Write, str]] = {
@@ -109,6 +118,19 @@ REFUSED: dict[str, tuple[Write, str]] = {
                 "'version', 'shapes'"),
     "a C3D table": (text("PathFileType\t4\n60\t60\nFrame#\tTime\tHip\n", "a.trc"), "cells|column"),
     "HDF5": (raw(b"\x89HDF\r\n\x1a\n" + bytes(99), "a.h5"), "give the .csv"),
+    "an archive": (packed_files("a.json"), "unpack it"),
+    "XML": (text('<?xml version="1.0"?>\n<annotations>', "a.xml"), "XML and HTML are not read"),
+    "a pointer": (text("version https://git-lfs.github.com/spec/v1\noid x", "a.npz"), "lfs pull"),
+    "YAML": (text("%YAML:1.0\n---\na: [1, 2, 3]\n", "a.yml"), "name no keypoints' x and y .%YAML"),
+    "boxes only": (js([{"image_id": f, "bbox": [1, 2, 3, 4], "score": 1} for f in range(3)]),
+                   "there: 'image_id', 'bbox', 'score'"),
+    "Label Studio": (js([{"id": 1, "data": {"img": "1.jpg"}, "annotations": [{"result": []}]}]),
+                     "there: 'id', 'data', 'annotations'"),
+    "CrowdPose": (js({"images": [{"id": 1}],
+                      "annotations": [
+                          {"image_id": 1, "category_id": 1, "keypoints": [9, 9, 2] * 14}],
+                      "categories": [{"id": 1, "keypoints": [*NAMES[5:], "head", "neck"]}]}),
+                  "14 keypoints of no known layout"),
     "a video": (raw(b"\0\0\0\x18ftypmp42" + bytes(99), "a.mp4"), "no file of keypoints"),
     "a damaged gzip": (raw(gzip.compress(b"[1, 2, 3]" * 99)[:-20], "a.json.gz"), "damaged"),
     "an empty folder": (folder_of("{}.json", []), "no .json file in this folder"),

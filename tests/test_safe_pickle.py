@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.safe_pickle import load_npz, load_pickle
+from data.safe_pickle import load_npz, load_pickle, parse
 from lib.errors import UserError
 from lib.files import PROJECT_ROOT
 from tests.mistakes import Call
@@ -73,6 +73,11 @@ HARMLESS = (
     np.ma.masked_array([1.0, 2.0], [True, False]),
     torch.ones(2),
 )
+
+
+def test_results_of_other_programs_are_named_and_called_no_attack():
+    with pytest.raises(UserError, match="holds a ultralytics"):
+        parse(b"\x80\x04cultralytics.engine.results\nResults\n)\x81.", "a.pkl")
 
 
 @pytest.mark.parametrize("value", HARMLESS, ids=lambda value: type(value).__name__)

@@ -1,8 +1,9 @@
 """Keypoints from files, in place of a detector, and back into files. No file can run code.
 
-opening.py parses files; arrays, tables, videopose3d and structures recognise what is in them by its
-structure and bring it to one form (found.py); examine.py asks whether the numbers can be true. What
-was assumed on the way is in `People.assumed`, a sentence each.
+opening.py parses files; cells.py tells tables in JSON, and JSON in tables; arrays, tables, videopose3d
+and structures recognise what is in them by its structure and bring it to one form (found.py);
+examine.py asks whether the numbers can be true. What was assumed on the way is in `People.assumed`,
+a sentence each.
 """
 
 import json
@@ -13,6 +14,7 @@ import numpy as np
 
 from demo.keypoint_files import examine
 from demo.keypoint_files.arrays import KEYPOINTS, read_arrays
+from demo.keypoint_files.cells import in_its_form
 from demo.keypoint_files.found import Sightings
 from demo.keypoint_files.images import frames_of_images, rate_by_times
 from demo.keypoint_files.layouts import choose_layout, doubt_layout
@@ -49,7 +51,7 @@ def read_keypoints(
 
 
 def _read(sightings: Sightings, path: str, wanted: Layout | None) -> None:
-    contents = open_files(path)
+    contents = [(file, in_its_form(content)) for file, content in open_files(path)]
     if read_tables(sightings, contents, wanted):
         return
     if len(contents) == 1:
@@ -66,7 +68,8 @@ def _read(sightings: Sightings, path: str, wanted: Layout | None) -> None:
 def _as_array(value: object) -> object:
     """A full table of numbers, in JSON or as text, as an array; anything else as it is."""
     is_text = isinstance(value, np.ndarray) and value.dtype.kind in "US"
-    if not is_text and not (isinstance(value, list) and value and isinstance(value[0], list)):
+    nested = isinstance(value, list) and value and isinstance(value[0], list | np.ndarray)
+    if not is_text and not nested:
         return value
     try:
         array = np.asarray(value, dtype=float)
@@ -87,6 +90,7 @@ def _examined(
     frame = np.array([frames[image] for image in sightings.image], dtype=int)
     sightings.facts.fps = sightings.facts.fps or rate_by_times(sightings, frames)
     layout, keypoints = choose_layout(sightings, wanted)
+    examine.recognise_depth(sightings, layout, keypoints)
     confidence = examine.confidences(sightings, keypoints)
     examine.refuse_poses_in_space(sightings, layout, keypoints, confidence)
     own, size = examine.resolve_size(sightings, *sizes)

@@ -17,6 +17,10 @@ KEYPOINTS = (
     "keypoints", "keypoint", "keypoints_2d", "kpts", "kps", "kpts_2d", "pose_2d", "poses_2d",
     "joints_2d", "pose2d", "positions_2d", "landmarks", "joints", "poses", "data",
 )  # fmt: skip
+FRAME_NUMBERS = (
+    "frame_ids", "frame_id", "frame_indices", "frame_idx", "frame_index", "frame_numbers",
+    "frame_inds", "frames",
+)  # fmt: skip
 # People move less from frame to frame than they differ from each other; where one is this much
 # larger than the other, it tells which axis is time.
 CLEARLY = 1.5
@@ -64,8 +68,18 @@ def read_arrays(
     if scores is not None:
         keypoints, columns = _joined(keypoints, scores)
     sightings.of_array = True
-    _add(sightings, keypoints, columns, frames)
+    _add(sightings, keypoints, columns, frames or _numbers_of_frames(table))
     return True
+
+
+def _numbers_of_frames(table: Mapping[str, object]) -> Sequence[int] | None:
+    """Of an array beside the keypoints, if there is one that can be."""
+    for name in FRAME_NUMBERS:
+        numbers = np.asarray(table.get(name, ()))
+        is_list = numbers.ndim == 1 and numbers.size and numbers.dtype.kind in "iu"
+        if is_list and (np.diff(numbers) > 0).all():
+            return [int(number) for number in numbers]
+    return None
 
 
 def _is_numbers(array: np.ndarray) -> bool:
@@ -143,15 +157,17 @@ def _add(
     if not keypoints.size:
         raise sightings.wrong("the array of keypoints is empty")
     if keypoints.ndim == 3:
-        for frame, person in zip(frames or range(len(keypoints)), keypoints, strict=True):
+        numbers = frames if frames and len(frames) == len(keypoints) else range(len(keypoints))
+        for frame, person in zip(numbers, keypoints, strict=True):
             sightings.add(frame, Points(person[None].astype(float), columns), 1)
         return
     frames_first = _is_frames_first(sightings, keypoints)
     people = keypoints if not frames_first else keypoints.swapaxes(0, 1)
     num_people, num_frames = people.shape[:2]
-    for frame in range(num_frames):
+    numbers = frames if frames and len(frames) == num_frames else range(num_frames)
+    for place, frame in enumerate(numbers):
         for person in range(num_people):
-            points = Points(people[person, frame, None].astype(float), columns)
+            points = Points(people[person, place, None].astype(float), columns)
             # In a file by frames, the order of the people is that of one frame's detections.
             sightings.add(frame, points, 0 if frames_first else person + 1)
 

@@ -20,11 +20,13 @@ FEWEST = 10.0
 # With more negative coordinates than this (y, x), shares run from -1 to 1.
 NEGATIVE, NEGATIVE_LEFT = 0.1, 0.35
 # Confidences a little above 1 are those of heatmaps; from PERCENT on, they are percent.
-ABOVE_ONE, PERCENT = 1.5, 10.0
+ABOVE_ONE, PERCENT = 1.5, 30.0
+SLIGHTLY = -0.1  # of the largest: confidences of heatmaps where nothing was found
 MOVENET = 17  # keypoints
 SMALL_PICTURE = 300  # pixels of the shorter side of one that a person of 100 may fill
 OUTSIDE = 0.05  # of the points, that is said
 FARTHEST_STEP = 0.5  # of a person, in sizes, from frame to frame
+MOSTLY_INSIDE = 0.75  # of the points between 0 and 1
 BONES_VARY = 0.25  # in their length with a depth, against without it, or they are of 3D poses
 _BONES = [
     (f"{side}_{one}", f"{side}_{other}")
@@ -32,6 +34,17 @@ _BONES = [
     for one, other in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"))
 ] + [("left_hip", "right_hip"), ("left_shoulder", "right_shoulder")]
 MOST = 0.9  # of the sightings, in which something must hold to be said
+
+
+def recognise_depth(sightings: Sightings, layout: Layout, keypoints: np.ndarray) -> None:
+    """MediaPipe's x and y in shares of the picture, and a depth that nothing names."""
+    found = keypoints[np.isfinite(keypoints).all(axis=-1)]
+    if layout != BLAZEPOSE_33 or sightings.columns != "xyc" or not len(found):
+        return
+    inside = ((found[:, :2] > 0) & (found[:, :2] < 1)).all(axis=-1).mean()
+    if inside > MOSTLY_INSIDE and len(np.unique(found[found[:, 2] < 0, 2])) > 1:
+        sightings.columns = "xyz"
+        sightings.assumed.append("the third number, partly below 0, is taken as MediaPipe's depth")
 
 
 # --- Confidence -----------------------------------------------------------------------------
@@ -51,7 +64,8 @@ def confidences(sightings: Sightings, keypoints: np.ndarray) -> np.ndarray:
     numbers = np.where(unseen, 0.0, keypoints[..., -1])
     negative = np.unique(numbers[numbers < 0])
     top = float(numbers.max(initial=0))
-    if len(negative) > 1 or top > 100:
+    slightly = len(negative) and negative[0] > SLIGHTLY * top and (numbers < 0).mean() < OUTSIDE
+    if (len(negative) > 1 and not slightly) or top > 100:
         low = float(numbers.min(initial=0))
         raise sightings.wrong(
             f"the last number of the keypoints, from {low:.3g} to {top:.3g}, is no confidence; are"

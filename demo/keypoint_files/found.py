@@ -28,6 +28,8 @@ TIMES = (
     "time_s", "time_sec", "seconds", "milliseconds",
 )  # fmt: skip
 _TIMES = "times"
+# Names of what has places, but is no keypoint.
+BOXES = ("bbox", "box", "bb", "roi", "crop", "center", "centroid")
 _RATES = ("fps", "frame_rate", "framerate", "frame_per_second", "video_fps")
 _SIZES = ("size", "image_size", "img_size", "frame_size", "video_size", "resolution")
 _SIDES = tuple(
@@ -169,6 +171,9 @@ class Sightings:
         self.range_of_each_axis = False
         self.visibility = False  # COCO's 0, 1, 2: not labelled, hidden, visible
         self.without_pose = 0
+        self.keys_without_pose: list[object] = []  # what the first of them has instead
+        self.y_first = False  # y, x, confidence
+        self.by_place = False  # images that have no name, but a place in the file
         self.of_array = self.in_shares = False  # for what only some programs write
         self.loose = False  # people who are frames for want of the names of their images
         self.assumed: list[str] = []  # said to the user, a sentence each
@@ -204,7 +209,8 @@ class Sightings:
         """(N, J, C) float64; of named keypoints that a person lacks NaN."""
         names = self.names
         if all(own == names for own in self._names):
-            return np.stack(self.numbers) if self.numbers else np.zeros((0, 0, 3))
+            array = np.stack(self.numbers) if self.numbers else np.zeros((0, 0, 3))
+            return array[..., [1, 0, *range(2, array.shape[-1])]] if self.y_first else array
         array = np.full((len(self.numbers), len(names), len(self.columns)), np.nan)
         for row, own, numbers in zip(array, self._names, self.numbers, strict=True):
             row[[names.index(name) for name in own]] = numbers

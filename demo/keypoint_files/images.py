@@ -20,6 +20,7 @@ LONGEST = 25  # digits of a number that may be read
 FARTHEST = 100
 # A step between numbers from here on may be a time in ms; it is where it is not always the same.
 MILLISECONDS = 10
+OFF_THE_BEAT = 0.1  # of a step, that times in whole milliseconds may be
 
 
 def frames_of_images(
@@ -31,7 +32,7 @@ def frames_of_images(
     """
     if not images:
         return {}, 0
-    numbers = _numbers(sightings, images)
+    numbers = _by_times(sightings, images) or _numbers(sightings, images)
     if numbers is None:
         order = sorted(images, key=lambda image: natural_order(str(image)))
         return {image: frame for frame, image in enumerate(order)}, len(order)
@@ -45,6 +46,20 @@ def frames_of_images(
     if last - first > MAX_FRAMES:
         raise sightings.wrong(f"image numbers up to {last} are no frame numbers")
     return {image: number - first for image, number in numbers.items()}, last - first + 1
+
+
+def _by_times(sightings: Sightings, images: Sequence[Image]) -> dict[Image, int]:
+    """The number of each image where only times tell that some are missing; else nothing."""
+    times = np.array([sightings.times.get(image, np.nan) for image in images])
+    steps = np.diff(times)
+    if not sightings.by_place or len(steps) < 2 or not (steps > 0).all():
+        return {}
+    counts = np.round(steps / np.median(steps))
+    beat = steps.sum() / counts.sum()
+    if counts.max() < 2 or counts.min() < 1 or np.abs(steps / beat - counts).max() > OFF_THE_BEAT:
+        return {}
+    sightings.assumed.append(f"{int((counts - 1).sum())} frames are missing, by the images' times")
+    return dict(zip(images, [0, *np.cumsum(counts).astype(int).tolist()], strict=True))
 
 
 def rate_by_times(sightings: Sightings, frames: dict[Image, int]) -> float:
@@ -103,6 +118,13 @@ def _by_names(sightings: Sightings, names: Sequence[str]) -> list[int] | None:
     parts = [re.split("([0-9]+)", stem) for stem in stems]  # text at even places, digits at odd
     texts = {tuple(part[::2]) for part in parts}
     if len(texts) > 1:
+        in_front = _in_front(parts)
+        if in_front:
+            sightings.assumed.append(
+                "the images' names differ in more than a number; the first one that tells all of"
+                " them apart is taken as the frame's"
+            )
+            return in_front
         _refuse_collisions(sightings, names, parts)
         sightings.assumed.append("the images' names differ in more than a number; they are frames")
         sightings.assumed[-1] += " in the natural order of their names"
@@ -128,6 +150,17 @@ def _by_names(sightings: Sightings, names: Sequence[str]) -> list[int] | None:
         " names"
     )
     return None
+
+
+def _in_front(parts: Sequence[Sequence[str]]) -> list[int]:
+    """The numbers that tell names apart and have nothing before them that differs; or none."""
+    for place in range(1, min(map(len, parts)), 2):
+        if len({part[place - 1] for part in parts}) > 1:
+            break
+        numbers = [int(part[place][:LONGEST]) for part in parts]
+        if len(set(numbers)) == len(parts):
+            return numbers
+    return []
 
 
 def _stem(name: str) -> str:

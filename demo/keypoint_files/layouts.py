@@ -50,6 +50,10 @@ def layout_of_names(names: Sequence[str]) -> tuple[Layout, list[int]] | None:
         layout for layout in LAYOUTS.values() if all(plain(name) in place for name in layout.names)
     ]
     if not fitting:
+        # As in 'PoseLandmark.NOSE', 'PoseLandmark.LEFT_EYE'.
+        before = re.match(r"\w+\.", names[0])
+        if before and all(name.startswith(before[0]) for name in names):
+            return layout_of_names([name.removeprefix(before[0]) for name in names])
         return None
     best = max(fitting, key=lambda layout: layout.num_keypoints)
     return best, [place[plain(name)] for name in best.names]
@@ -67,7 +71,7 @@ def choose_layout(sightings: Sightings, wanted: Layout | None) -> tuple[Layout, 
             return layout, keypoints[:, order]
         raise sightings.wrong(
             f"{count} keypoints of no known layout ({listed(names)}); known are"
-            f" {', '.join(LAYOUTS)}; --layout says that they are one's, in its order"
+            f" {', '.join(LAYOUTS)}{_hint(count)}"
         )
     name = sightings.facts.layout
     if name and name not in LAYOUTS and not wanted:
@@ -79,6 +83,14 @@ def choose_layout(sightings: Sightings, wanted: Layout | None) -> tuple[Layout, 
             f" --layout ({', '.join(LAYOUTS)})"
         )
     return layout, keypoints[:, : layout.num_keypoints]
+
+
+def _hint(count: int) -> str:
+    """What to do with keypoints of other names, if a layout has as many."""
+    fitting = [name for name, x in LAYOUTS.items() if count in (x.in_files, x.num_keypoints)]
+    if not fitting:
+        return ""
+    return f"; if they are in the order of {' or '.join(fitting)}, give it as --layout"
 
 
 def _by_count(sightings: Sightings, keypoints: np.ndarray) -> Layout:

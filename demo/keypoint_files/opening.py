@@ -6,8 +6,10 @@ byte order mark, and any file may be compressed by gzip. Nothing in a file is ru
 
 import csv
 import gzip
+import io
 import json
 import re
+import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from data.safe_pickle import parse
-from demo.keypoint_files.found import natural_order
+from demo.keypoint_files.found import listed, natural_order
 from lib.errors import UserError
 from lib.files import listing
 
 Rows = list[list[str]]  # a table of text, one list of cells a line
 
 # In a folder the files of the first of these kinds that is there are read, one for each image.
-IN_FOLDERS = ("*.json", "*.json.gz", "*.jsonl", "*.txt", "*.npy", "*.csv")
+IN_FOLDERS = (".json", ".json.gz", ".jsonl", ".txt", ".npy", ".csv")
 LARGEST = 2 << 30  # bytes of a file that is still unpacked
 KINDS = "give .npz, .npy, JSON, CSV or a folder with such a file for each image"
 
@@ -39,8 +41,9 @@ def files_of(path: str) -> list[Path]:
     place = Path(path).expanduser()
     if not place.is_dir():
         return [place]
-    for pattern in IN_FOLDERS:
-        files = [file for file in place.glob(pattern) if not file.name.startswith(".")]
+    there = [file for file in place.iterdir() if not file.name.startswith(".")]
+    for ending in IN_FOLDERS:
+        files = [file for file in there if file.name.lower().endswith(ending)]
         if files:
             return sorted(files, key=lambda file: natural_order(file.name))
     return []
@@ -69,16 +72,33 @@ def _content(path: str, file: Path) -> object:
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise UserError(f"--keypoints {file}: cannot be read, or damaged ({error})") from error
     numpy_name = file.name.lower().removesuffix(".gz").endswith((".npz", ".npy"))
+    if content.startswith(b"PK\x03\x04"):
+        _refuse_other_archives(file, content)
     if content.startswith((b"\x93NUMPY", b"PK\x03\x04", b"\x80")):
         return _as_lists(parse(content, f"--keypoints {file}"))
-    if numpy_name:
-        raise UserError(f"--keypoints {file}: damaged, or not one of NumPy's files; save it again")
+    if content.startswith(b"version https://git-lfs"):
+        raise UserError(f"--keypoints {file}: Git LFS's pointer to the file; run git lfs pull")
     if content.startswith(b"\x89HDF"):
         raise UserError(
             f"--keypoints {file}: an HDF5 file, as of DeepLabCut; give the .csv that it writes"
             " beside it"
         )
+    if numpy_name:
+        raise UserError(f"--keypoints {file}: damaged, or not one of NumPy's files; save it again")
     return _text(file, content)
+
+
+def _refuse_other_archives(file: Path, content: bytes) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            there = archive.namelist()
+    except zipfile.BadZipFile:
+        return  # which is told of later
+    if there and not any(name.endswith(".npy") for name in there):
+        raise UserError(
+            f"--keypoints {file}: an archive, but no .npz of NumPy's (there: {listed(there)});"
+            " unpack it, or save its numbers as .npz, JSON or CSV"
+        )
 
 
 def _as_lists(value: object) -> object:
@@ -98,6 +118,8 @@ def _text(file: Path, content: bytes) -> object:
     start = text.lstrip()[:1]
     if "\0" in text or (not start.isprintable() and start):
         raise UserError(f"--keypoints {file}: no file of keypoints; {KINDS}")
+    if start == "<":
+        raise UserError(f"--keypoints {file}: XML and HTML are not read; {KINDS}")
     if start in ("{", "[") or file.suffix.lower().startswith(".json"):
         return _json(file, text)
     if not start and file.suffix.lower() not in (".txt", ".csv"):
@@ -138,14 +160,19 @@ def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 
 def _rows(text: str) -> Rows:
-    """Cells separated by what separates most of them: a tab, semicolon, comma or spaces."""
+    """Cells separated by a tab, semicolon, comma or spaces, the first of them in every line."""
     lines = [line for line in text.splitlines() if line.strip(" \t,;") and line[0] != "#"]
-    sample = "\n".join(lines[:20])
-    separator = max("\t;,", key=sample.count)
-    if not sample.count(separator):
+    if lines and re.fullmatch("sep=.", lines[0]):  # of Excel
+        del lines[0]
+    sample = lines[:20]
+    # A comma may be that of decimals, where something else separates.
+    separator = next((s for s in "\t;" if all(s in line for line in sample)), ",")
+    if not any(separator in line for line in sample):
         return [re.split(r"\s+", line.strip()) for line in lines]
     try:
         rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-        return [[cell.strip() for cell in row] for row in rows]
+        if separator == ",":
+            return [[cell.strip() for cell in row] for row in rows]
+        return [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", c.strip()) for c in row] for row in rows]
     except csv.Error:
         return [line.split(separator) for line in lines]

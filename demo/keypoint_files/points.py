@@ -22,6 +22,8 @@ def points_of(value: object, scores: object = None) -> Points | None:
     {x, y, …} in a list or by name, and {x: [...], y: [...]}. scores: the confidences, if they stand
     apart. Raises NotPoints.
     """
+    if isinstance(value, Mapping) and set(value) == {"landmark"}:  # of MediaPipe's messages
+        value = value["landmark"]
     if value is None or (isinstance(value, Sequence | Mapping) and not len(value)):
         return NOBODY
     if isinstance(value, Mapping):
@@ -49,6 +51,9 @@ def _are_people(value: Sequence[object]) -> bool:
 
 
 def _of_mapping(value: Mapping[str, object]) -> Points | None:
+    for name in ("data", "xy", "xyn"):  # of ultralytics and supervision
+        if isinstance(value.get(name), Sequence | np.ndarray):
+            return points_of(value[name], None if name == "data" else confidence_in(value))
     x, y = value.get("x"), value.get("y")
     if isinstance(x, Sequence | np.ndarray) and isinstance(y, Sequence | np.ndarray):
         columns: list[object] = [x, y]

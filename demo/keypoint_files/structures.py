@@ -5,21 +5,30 @@ differs are the names, which are listed here. A table that none of them opens is
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
 
-from demo.keypoint_files.found import TIMES, Image, Points, Sightings, list_of_names, listed
+from demo.keypoint_files.found import (
+    BOXES,
+    TIMES,
+    Image,
+    Points,
+    Sightings,
+    list_of_names,
+    listed,
+)
 from demo.keypoint_files.points import NotPoints, confidence_in, points_of
+from demo.keypoint_files.videopose3d import is_detectron, of_detectron
 from lib.errors import UserError
 from lib.keypoints import BODY_25, COCO_17
 
 # Names under which a person's keypoints stand.
 POSES = (
     "pose_keypoints_2d", "pose_keypoints", "keypoints", "keypoints_2d", "keypoint", "kpts", "kps",
-    "joints", "joints_2d", "joints2d", "pose_landmarks", "poseLandmarks", "landmarks",
-    "normalized_landmarks", "pose", "pose_2d",
+    "joints", "joints_2d", "joints2d", "pose_landmarks", "poseLandmarks", "landmarks", "landmark",
+    "normalized_landmarks", "pose", "pose_2d", "pred_keypoints",
 )  # fmt: skip
 IN_SPACE = (
     "pose_keypoints_3d", "pose_world_landmarks", "poseWorldLandmarks", "world_landmarks",
@@ -29,6 +38,7 @@ IN_SPACE = (
 PEOPLE = (
     "people", "bodies", "instances", "pred_instances", "predictions", "skeleton", "skeletons",
     "persons", "person", "humans", "detections", "objects", "poses", "results",
+    "result",
 )  # fmt: skip
 # Names under which the images of a video stand.
 FRAMES = ("frames", "instance_info", "data", "images", "results", "video", *PEOPLE)
@@ -38,7 +48,6 @@ IMAGES = (
     "image_id", "image", "image_name", "image_file", "image_path", "img_name", "imgname",
     "img_path", "file_name", "filename", "frame_name",
 )  # fmt: skip
-FOLLOWED = ("track_id", "tracking_id", "person_id", "instance_id")
 
 Table = Mapping[str, object]
 
@@ -61,16 +70,15 @@ def read_structures(sightings: Sightings, contents: Sequence[tuple[Path, object]
                     " give one of the files"
                 )
     if sightings.without_pose and not sightings.numbers:
-        raise sightings.wrong(f"people without {POSES[0]!r} or another pose only")
+        raise sightings.wrong(
+            "holds nothing called 'keypoints', 'pose_keypoints_2d' or another usual name of them;"
+            f" there: {listed([repr(key) for key in sightings.keys_without_pose])}"
+        )
 
 
 def _is_list_of_images(content: list[object]) -> bool:
     named = [isinstance(one, Mapping) and _image_in(one) is not None for one in content]
     return bool(named) and all(named)
-
-
-def _all_tables(values: list[object]) -> bool:
-    return all(isinstance(one, Mapping) for one in values)
 
 
 def _image_in(table: Table) -> Image | None:
@@ -81,6 +89,16 @@ def _image_in(table: Table) -> Image | None:
         if isinstance(value, int | float | np.number) and not isinstance(value, bool):
             return int(value) if float(value).is_integer() else str(value)
     return None
+
+
+def _with_scores(key: str, lists: list[object], scores: list[object]) -> list[object]:
+    """Keypoints by frame, in each of the frames with its scores from another list by frame."""
+    if len(lists) != len(scores):
+        return lists
+    return [
+        {"people": [{key: one, "scores": c}] if isinstance(one, Sized) and len(one) else []}
+        for one, c in zip(lists, scores, strict=True)
+    ]
 
 
 class _Reader:
@@ -132,12 +150,18 @@ class _Reader:
             self.image(table, 0)
             return
         self.take(table)
+        # easy_ViTPose, which has y before x.
+        self.sightings.y_first = set(table) == {"keypoints", "skeleton"}
         for key in ("meta_info", "metadata", "info", "meta", "video_info"):
             told = table.get(key)
             if isinstance(told, Mapping):
                 self.take(told)
         for key in (*FRAMES, *POSES):
-            nested = table.get(key)
+            nested, scores = table.get(key), confidence_in(table)
+            if list_of_names(nested):  # of keypoints, called a skeleton
+                continue
+            if key in POSES and isinstance(nested, list) and isinstance(scores, list):
+                nested = _with_scores(key, nested, scores)
             if isinstance(nested, list):
                 self.images(nested)
                 return
@@ -175,7 +199,11 @@ class _Reader:
                 raise self.wrong(f"image {name!r} occurs twice; keep one")
             seen.add(name)
             self.image(one, name)
-        loose = [isinstance(one, Mapping) and self.is_person(one) for one in images]
+        self.sightings.by_place = not any(named)
+        loose = [
+            isinstance(one, Mapping) and self.is_person(one) and not any(t in one for t in TIMES)
+            for one in images
+        ]
         if len(images) > 1 and not any(named) and all(loose):
             self.sightings.loose = True
             self.sightings.assumed.append(
@@ -252,7 +280,7 @@ class _Reader:
         nested = {
             key: value
             for key, value in content.items()
-            if isinstance(value, Mapping | list) and key not in IMAGES and key not in IN_SPACE
+            if isinstance(value, Mapping | list) and key not in (*IMAGES, *IN_SPACE, *BOXES)
         }
         numbered = {key: value for key, value in nested.items() if re.search("[0-9]", str(key))}
         try:
@@ -271,8 +299,8 @@ class _Reader:
             return
         if isinstance(people, Mapping):
             people = [people] if self.is_person(people) else list(people.values())
-        if _is_detectron(people):
-            people = _of_detectron(people)
+        if is_detectron(people):
+            people = of_detectron(people)
             self.sightings.usual = COCO_17
         if not isinstance(people, list | tuple | np.ndarray):
             raise self.wrong(f"the people of image {name!r} are not a list")
@@ -309,7 +337,8 @@ class _Reader:
                 continue
             points = self.points(one, key)
             value = one[key]
-            if points is None and isinstance(value, list) and _all_tables(value):
+            tables = isinstance(value, list) and all(isinstance(v, Mapping) for v in value)
+            if points is None and tables:
                 self.people(value, name, person)  # people, called keypoints
                 return
             if points is None:
@@ -329,6 +358,7 @@ class _Reader:
             if one.get(key):
                 raise self.wrong(f"a person has {key!r} only, a pose in 3D; give 2D keypoints")
         self.sightings.without_pose += 1
+        self.sightings.keys_without_pose = self.sightings.keys_without_pose or list(one)
 
     # --- COCO's annotations -------------------------------------------------------------------
 
@@ -367,20 +397,3 @@ def _category_names(categories: object) -> dict[str, tuple[str, ...]]:
         if isinstance(one, Mapping):
             found[str(one.get("id"))] = list_of_names(one.get("keypoints"))
     return found
-
-
-# --- Detectron2's arrays, as VideoPose3D stores them ------------------------------------------
-
-
-def _is_detectron(people: object) -> bool:
-    """[] for the background, then (P, 4, J): x, y, logit, probability of each person."""
-    if not isinstance(people, list | tuple | np.ndarray) or len(people) != 2:
-        return False
-    background, found = people
-    return not np.size(background) and np.ndim(found) == 3 and np.shape(found)[1] == 4
-
-
-def _of_detectron(people: object) -> list[object]:
-    assert isinstance(people, list | tuple | np.ndarray)
-    numbers = np.asarray(people[1], dtype=float)[:, [0, 1, 3]]
-    return list(numbers.transpose(0, 2, 1))

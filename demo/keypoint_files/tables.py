@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from demo.keypoint_files.arrays import read_arrays
-from demo.keypoint_files.found import COUNTS, TIMES, Image, Points, Sightings, listed
+from demo.keypoint_files.found import BOXES, COUNTS, TIMES, Image, Points, Sightings, listed
 from demo.keypoint_files.opening import KINDS, Rows, Table
+from demo.keypoint_files.points import columns_of_flat
 from lib.keypoints import COCO_17, Layout
 
 _FRAME = {
@@ -34,7 +35,7 @@ _COLUMN = {
     "probability": "c",
 }  # fmt: skip
 _KINDS = "|".join(sorted(_COLUMN, key=len, reverse=True))
-_AFTER = re.compile(rf"(.+?)[\W_]+({_KINDS})", re.IGNORECASE)  # nose_x
+_AFTER = re.compile(rf"(.+?)[\W_]+({_KINDS})[\W_]*", re.IGNORECASE)  # nose_x
 _BEFORE = re.compile(rf"({_KINDS})[\W_]*([0-9]+)|({_KINDS})[\W_]+(.+)", re.IGNORECASE)  # x0, x_nose
 _NUMBER_FIRST = re.compile(rf"([0-9]+)({_KINDS})", re.IGNORECASE)  # 0x
 
@@ -43,6 +44,8 @@ def read_tables(
     sightings: Sightings, contents: Sequence[tuple[Path, object]], wanted: Layout | None
 ) -> bool:
     """Add the people of files that are tables of text; False: they are not. Raises UserError."""
+    if len(contents) > 1:  # labels of YOLO, and beside them the names of the classes
+        contents = [(file, content) for file, content in contents if file.name != "classes.txt"]
     tables = [(file, content.rows) for file, content in contents if isinstance(content, Table)]
     if len(tables) < len(contents):
         return False
@@ -106,6 +109,11 @@ def _bare(sightings: Sightings, name: str, rows: Rows, wanted: Layout | None) ->
     steps = np.diff(first) if np.isfinite(first).all() else np.zeros(0)
     if len(steps) > 1 and (steps >= 1).all() and (first % 1 == 0).all() and steps.min() == 1:
         frames, numbers = first.astype(int).tolist(), numbers[:, 1:]
+        # Then the number of the person, if it is always the same.
+        person, rest = numbers[:, 0], numbers.shape[1] - 1
+        same = len(np.unique(person)) == 1 and person[0] % 1 == 0
+        if same and rest // (columns_of_flat(rest) or rest) in COUNTS:
+            numbers = numbers[:, 1:]
     read_arrays(sightings, {name: numbers}, wanted, frames)
 
 
@@ -149,26 +157,32 @@ def _labels(sightings: Sightings, image: Image, rows: Rows) -> None:
 
 def _named(sightings: Sightings, rows: Rows) -> None:
     header = [name.strip().lower().replace(" ", "_") for name in rows[0]]
-    lines = _even(sightings, rows, 1)
-    frame = next((n for n, name in enumerate(header) if name in _FRAME), None)
-    if frame is None and not header[0] and all(row[0].isdecimal() for _, row in lines):
-        frame = 0  # the index of pandas
     landmark = next((n for n, name in enumerate(header) if name in _LANDMARK), None)
     is_long = landmark is not None and "x" in header and "y" in header
+    places = _places(rows[0])
+    if not places and not is_long:
+        there = listed([cell for cell in rows[0] if cell])
+        raise sightings.wrong(
+            f"a table whose columns name no keypoints' x and y ({there}); name them nose_x,"
+            " nose_y … or x0, y0 …"
+        )
+    lines = _even(sightings, rows, 1)
+    frame = next((n for n, name in enumerate(header) if name in _FRAME), None)
+    if (
+        frame is None
+        and header[0] in ("", "unnamed:_0")
+        and all(row[0].isdecimal() for _, row in lines)
+    ):
+        frame = 0  # the index of pandas
     if is_long and landmark is not None:
         _long(sightings, rows, header, lines, frame, landmark)
         return
-    places = _places(rows[0])
-    if not places:
-        raise sightings.wrong(
-            f"a table whose columns name no keypoints' x and y ({listed(rows[0])}); name them"
-            " nose_x, nose_y … or x0, y0 …"
-        )
     columns = _same_columns(sightings, places)
     names = () if all(name.isdecimal() for name in places) else tuple(places)
     person = next((n for n, name in enumerate(header) if name in _PERSON), None)
     seen: dict[tuple[Image, str], int] = {}
     time = next((n for n, name in enumerate(header) if name in TIMES), None)
+    sightings.by_place = frame is None
     for number, row in lines:
         image = number - 1 if frame is None else _image(row[frame])
         if time is not None and _number(row[time]) is not None:
@@ -208,7 +222,11 @@ def _places(header: Sequence[str]) -> dict[str, dict[str, int]]:
         else:
             continue
         places.setdefault(keypoint, {}).setdefault(_COLUMN[kind.lower()], column)
-    found = {name: kinds for name, kinds in places.items() if "x" in kinds and "y" in kinds}
+    found = {
+        name: kinds
+        for name, kinds in places.items()
+        if "x" in kinds and "y" in kinds and name.lower() not in BOXES
+    }
     numbers = [re.sub("[^0-9]", "", name) for name in found]
     if found and all(numbers) and len({re.sub("[0-9]", "", name) for name in found}) == 1:
         order = sorted(zip(map(int, numbers), found, strict=True))
@@ -242,6 +260,9 @@ def _long(
             kinds.setdefault(_COLUMN[name], column)
     columns = "".join(c for c in "xyzc" if c in kinds)
     person = next((n for n, name in enumerate(header) if name in _PERSON), None)
+    if "type" in header:  # of MediaPipe's holistic model, with hands and face
+        part = header.index("type")
+        lines = [line for line in lines if line[1][part] == "pose"] or lines
     names = list(dict.fromkeys(row[landmark] for _, row in lines))
     numbered = all(name.isdecimal() for name in names)
     if numbered:

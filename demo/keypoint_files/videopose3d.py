@@ -41,3 +41,20 @@ def read_videopose3d(sightings: Sightings, table: Mapping[str, object]) -> bool:
         points = Points(person[None].astype(float), "xy" if array.shape[-1] == 2 else "xyc")
         sightings.add(frame, points, 1)
     return True
+
+
+# --- Detectron2's arrays, as VideoPose3D stores them ------------------------------------------
+
+
+def is_detectron(people: object) -> bool:
+    """[] for the background, then (P, 4, J): x, y, logit, probability of each person."""
+    if not isinstance(people, list | tuple | np.ndarray) or len(people) != 2:
+        return False
+    background, found = people
+    return not np.size(background) and np.ndim(found) == 3 and np.shape(found)[1] == 4
+
+
+def of_detectron(people: object) -> list[object]:
+    assert isinstance(people, list | tuple | np.ndarray)
+    numbers = np.asarray(people[1], dtype=float)[:, [0, 1, 3]]
+    return list(numbers.transpose(0, 2, 1))
