@@ -1,9 +1,9 @@
 """Keypoints from files, in place of a detector, and back into files. No file can run code.
 
-opening.py parses files; cells.py tells tables in JSON, and JSON in tables; arrays, tables, videopose3d
-and structures recognise what is in them by its structure and bring it to one form (found.py);
-examine.py asks whether the numbers can be true. What was assumed on the way is in `People.assumed`,
-a sentence each.
+opening.py parses files; cells.py tells tables in JSON, and JSON in tables; arrays, tables,
+videopose3d and structures recognise what is in them by its structure and bring it to one form
+(found.py); examine.py asks whether the numbers can be true. What was assumed on the way is in
+`People.assumed`, a sentence each.
 """
 
 import json
