@@ -27,6 +27,7 @@ from tests.keypoint_samples import (
     npz,
     shares,
     table,
+    with_confidence,
     with_places,
 )
 
@@ -48,6 +49,7 @@ GAP = [*range(8), *range(20, FRAMES)]
         table(["Unnamed: 0", *COLUMNS], [ROWS[f] for f in GAP]),
         table(["timestamp_ms", *COLUMNS], [[f * 1000 // 30, *ROWS[f][1:]] for f in GAP]),
         js([{"time": f / 30, "keypoints": flat(CLIP[f])} for f in GAP]),
+        js({"7": {"keypoints": CLIP[GAP].tolist(), "frames": GAP}}),
         npz(keypoints=CLIP[GAP], frame_ids=np.array(GAP), layout="coco17"),
         npz(keypoints=CLIP[GAP][:, None], frame_ids=np.array(GAP), layout="coco17"),
         js({"images": [{"id": f + 1, "file_name": f"{f:03d}.jpg"} for f in range(FRAMES)],
@@ -157,6 +159,26 @@ def test_marks_of_missing_keypoints_are_unseen(tmp_path, mark, unit):
         keypoints[HIDDEN] = mark if abs(mark[0]) <= 1 else keypoints[HIDDEN]
     path = js(alphapose(keypoints))(tmp_path)
     check(read_keypoints(str(path), size=SIZE), CLIP, range(FRAMES), HIDDEN)
+
+
+@pytest.mark.parametrize("hole", [None, [], [None, None, None], [0, 0, 1], [-1, -1, 0.5]])
+def test_a_few_keypoints_that_were_not_found(tmp_path, hole):
+    missing = np.zeros((FRAMES, 17), dtype=bool)
+    missing[[4, 20, 31], [9, 10, 9]] = True
+    frames = [
+        {"frame": f, "keypoints": [hole if missing[f, j] else k for j, k in enumerate(one)]}
+        for f, one in enumerate(CLIP.tolist())
+    ]
+    check(read_keypoints(str(js(frames)(tmp_path))), CLIP, range(FRAMES), missing)
+
+
+def test_keypoints_that_were_not_found_before_places_became_minus_1_to_1(tmp_path):
+    missing = np.zeros((FRAMES, 17), dtype=bool)
+    missing[[4, 20, 31], [9, 10, 9]] = True
+    places = np.where(missing[..., None], 0, CLIP[..., :2]) / SIZE[0] * 2 - [1, SIZE[1] / SIZE[0]]
+    path = npz(keypoints=places.astype(np.float32), layout="coco17")(tmp_path)
+    expected = with_confidence(CLIP, np.ones_like)
+    check(read_keypoints(str(path), size=SIZE), expected, range(FRAMES), missing)
 
 
 def test_a_keypoint_that_never_moves_with_the_body_is_unseen(tmp_path):

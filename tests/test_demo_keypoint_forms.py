@@ -146,6 +146,16 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "scores apart, by frames": (npz(keypoints=objects([one[None, :, :2] for one in CLIP]),
                                     scores=objects([one[None, :, 2] for one in CLIP])),
                                 "frames of one person"),
+    "scores of another name": (npz(keypoints=CLIP[..., :2], certainty=CLIP[..., 2]),
+                               "'certainty' is taken as the confidences"),
+    "scores beside a number": (js([
+        {"frame": f, "score": 0.9, "keypoints": one[:, :2].tolist(), "conf": one[:, 2].tolist()}
+        for f, one in enumerate(CLIP)]), ""),
+    "numbers of the keypoints": (npz(keypoints=np.insert(CLIP, 0, np.arange(17), axis=-1)),
+                                 "as coco17"),
+    "numbers of the keypoints in JSON": (js([
+        {"frame": f, "keypoints": [[j, *k] for j, k in enumerate(one.tolist())]}
+        for f, one in enumerate(CLIP)]), ""),
     "scores twice": (npz(keypoints=CLIP, scores=CLIP[..., 2]), "as coco17"),
     "scores with an axis": (npz(keypoints=CLIP[..., :2], conf=CLIP[..., 2:]), "as coco17"),
     "detectron2": (npz(boxes=detectron(), keypoints=detectron(), metadata={"w": 864, "h": 480}),
@@ -161,6 +171,11 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     # nested values
     "PoseFlow": (js({f"{f}.jpg": [{"keypoints": flat(one), "scores": 3.1, "idx": 1}]
                      for f, one in enumerate(CLIP)}), ""),
+    "people with arrays": (raw(pickle.dumps({1: {
+        "joints2d": CLIP, "frame_ids": np.arange(FRAMES), "bboxes": np.ones((FRAMES, 4))}}),
+        "a.pkl"), "as coco17"),
+    "one person with a list": (js({"person_1": {"keypoints": CLIP.tolist()}}),
+                               "40 frames of one person, not 40 people"),
     "people with frames": (js({"1": {str(f): {"keypoints": flat(one), "scores": None}
                                      for f, one in enumerate(CLIP)}}), "a table of 1 people"),
     "TensorFlow.js": (js([[{"score": 0.9, "keypoints": [

@@ -118,6 +118,11 @@ REFUSED: dict[str, tuple[Write, str]] = {
                 "'version', 'shapes'"),
     "a C3D table": (text("PathFileType\t4\n60\t60\nFrame#\tTime\tHip\n", "a.trc"), "cells|column"),
     "HDF5": (raw(b"\x89HDF\r\n\x1a\n" + bytes(99), "a.h5"), "give the .csv"),
+    "people in place of frames": (js({"a_1": {"keypoints": CLIP.tolist()},
+                                      "a_2": {"keypoints": CLIP.tolist()}}), "one person over"),
+    "JSON lines, cut off": (text("\n".join(json.dumps({"frame": f, "keypoints": flat(one)})
+                                           for f, one in enumerate(CLIP))[:-99], "a.jsonl"),
+                            "line 40 is no JSON"),
     "an archive": (packed_files("a.json"), "unpack it"),
     "XML": (text('<?xml version="1.0"?>\n<annotations>', "a.xml"), "XML and HTML are not read"),
     "a pointer": (text("version https://git-lfs.github.com/spec/v1\noid x", "a.npz"), "lfs pull"),

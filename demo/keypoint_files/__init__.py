@@ -1,6 +1,6 @@
 """Keypoints from files, in place of a detector, and back into files. No file can run code.
 
-opening.py parses files; cells.py tells tables in JSON, and JSON in tables; arrays, tables,
+opening.py parses files; cells.py tells tables in JSON, and JSON in tables; arrays, tables, tracks,
 videopose3d and structures recognise what is in them by its structure and bring it to one form
 (found.py); examine.py asks whether the numbers can be true. What was assumed on the way is in
 `People.assumed`, a sentence each.
@@ -22,6 +22,7 @@ from demo.keypoint_files.marks import without_marks
 from demo.keypoint_files.opening import files_of, open_files
 from demo.keypoint_files.structures import read_structures
 from demo.keypoint_files.tables import read_tables
+from demo.keypoint_files.tracks import read_tracks
 from demo.keypoint_files.videopose3d import read_videopose3d
 from demo.people import People
 from demo.tracks import filled
@@ -60,7 +61,11 @@ def _read(sightings: Sightings, path: str, wanted: Layout | None) -> None:
         arrays = {
             name: _as_array(value) if name in KEYPOINTS else value for name, value in table.items()
         }
-        if read_videopose3d(sightings, table) or read_arrays(sightings, arrays, wanted):
+        if (
+            read_videopose3d(sightings, table)
+            or read_arrays(sightings, arrays, wanted)
+            or read_tracks(sightings, table)
+        ):
             return
     read_structures(sightings, contents)
 
@@ -96,6 +101,8 @@ def _examined(
     own, size = examine.resolve_size(sightings, *sizes)
     clean = np.where(confidence[..., None] > 0, keypoints, 0)
     places = examine.to_pixels(sightings, layout, clean, confidence, own)
+    by_image, frame = frame, examine.frames_for_people(sightings, places, confidence, frame)
+    num_frames = num_frames if frame is by_image else len(frame)
     confidence = without_marks(sightings, places, confidence, frame)
     if own and size and own != size:
         places = places * (np.array(size) / own)

@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 
 from demo.keypoint_files.found import CONFIDENCE, COUNTS, Points, Sightings, listed
-from demo.keypoint_files.points import columns_of_flat, is_confidence
+from demo.keypoint_files.points import columns_of_flat, is_confidence, without_index
 from lib.keypoints import H36M_17, LAYOUTS, Layout
 
 # Names of arrays, the best first. The released demo saves Human3.6M's joints as 'reconstruction'.
@@ -61,18 +61,21 @@ def read_arrays(
     elif name in LAYOUTS:
         sightings.facts.layout = sightings.facts.layout or name
     keypoints, note = fitting[name]
+    keypoints = without_index(keypoints)
     if note:
         sightings.assumed.append(f"{name}, of shape {arrays[name].shape}: {note}")
     columns = ("xy", "xyc", "xyzc")[keypoints.shape[-1] - 2]
     scores = _scores(table, keypoints.shape[:-1])
+    if scores is None and columns == "xy":
+        scores = _unnamed_scores(sightings, table, keypoints.shape[:-1])
     if scores is not None:
         keypoints, columns = _joined(keypoints, scores)
     sightings.of_array = True
-    _add(sightings, keypoints, columns, frames or _numbers_of_frames(table))
+    _add(sightings, keypoints, columns, frames or numbers_of_frames(table))
     return True
 
 
-def _numbers_of_frames(table: Mapping[str, object]) -> Sequence[int] | None:
+def numbers_of_frames(table: Mapping[str, object]) -> Sequence[int] | None:
     """Of an array beside the keypoints, if there is one that can be."""
     for name in FRAME_NUMBERS:
         numbers = np.asarray(table.get(name, ()))
@@ -138,6 +141,25 @@ def _scores(table: Mapping[str, object], shape: tuple[int, ...]) -> np.ndarray |
         if scores.shape[: len(shape)] == shape and scores.size == np.prod(shape):
             return scores.reshape(shape)
     return None
+
+
+def _unnamed_scores(
+    sightings: Sightings, table: Mapping[str, object], shape: tuple[int, ...]
+) -> np.ndarray | None:
+    """The one array of another name with a number from 0 to 1 for each keypoint."""
+    found = {
+        name: value.reshape(shape).astype(float)
+        for name, value in table.items()
+        if isinstance(value, np.ndarray)
+        and value.dtype.kind in "fb"
+        and value.shape in (shape, (*shape, 1))
+        and ((value >= 0) & (value <= 1)).all()
+    }
+    if len(found) != 1:
+        return None
+    ((name, scores),) = found.items()
+    sightings.assumed.append(f"{name!r} is taken as the confidences")
+    return scores
 
 
 def _joined(keypoints: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, str]:

@@ -25,6 +25,7 @@ SLIGHTLY = -0.1  # of the largest: confidences of heatmaps where nothing was fou
 MOVENET = 17  # keypoints
 SMALL_PICTURE = 300  # pixels of the shorter side of one that a person of 100 may fill
 OUTSIDE = 0.05  # of the points, that is said
+CROWD, SAME_PLACE = 10, 0.2  # people of one image; from one to the next, in sizes
 FARTHEST_STEP = 0.5  # of a person, in sizes, from frame to frame
 MOSTLY_INSIDE = 0.75  # of the points between 0 and 1
 BONES_VARY = 0.25  # in their length with a depth, against without it, or they are of 3D poses
@@ -236,10 +237,16 @@ def question_picture(
     Raises UserError where they can hardly be pixels.
     """
     points = places[confidence > 0]
-    if size is None or not len(points):
+    if not len(points):
         return
     high = points.max(axis=0)
     few = len(np.unique(points, axis=0)) < 3  # of which nothing can be told
+    if size is None:
+        if high.max() <= 100 and not few:
+            sightings.assumed.append(
+                "all points lie within 100x100; are they percent of a picture?"
+            )
+        return
     if high.max() <= 100 and min(size) >= SMALL_PICTURE and not few:
         raise sightings.wrong(
             f"all points lie within 100x100 of {size[0]}x{size[1]}; are they percent of it? give"
@@ -265,6 +272,34 @@ def question_picture(
 
 def _share_outside(points: np.ndarray, size: Size) -> float:
     return float(((points < -1) | (points > np.array(size) + 1)).any(axis=-1).mean())
+
+
+def frames_for_people(
+    sightings: Sightings, places: np.ndarray, confidence: np.ndarray, frame: np.ndarray
+) -> np.ndarray:
+    """The frames (N,), by places (N, J, 2); where the only image shows many people of whom each is
+    where the one before is, they are one over time. Raises UserError: so in several images.
+    """
+    images, counts = np.unique(frame, return_counts=True)
+    if counts.min() < CROWD:
+        return frame
+    inside = np.where((confidence > 0)[..., None], places, np.nan)
+    steps, sizes = [], []
+    for image in images:
+        of_image = inside[(frame == image) & (confidence > 0).any(axis=1)]
+        extent = np.nanmax(of_image, axis=1) - np.nanmin(of_image, axis=1)
+        middle = np.nanmedian(of_image, axis=1)
+        steps.append(np.median(np.linalg.norm(np.diff(middle, axis=0), axis=-1)))
+        sizes.append(np.median(extent.max(axis=-1)))
+    if not (np.array(steps) < SAME_PLACE * np.array(sizes)).all():
+        return frame
+    if len(images) > 1:
+        raise sightings.wrong(
+            f"{counts[0]} people at nearly one place in an image: one person over time? give each"
+            " frame's number, or one person's array"
+        )
+    sightings.assumed.append(f"{len(frame)} frames of one person, not {len(frame)} people")
+    return np.arange(len(frame))
 
 
 def question_jumps(

@@ -21,6 +21,8 @@ CONFIDENCE = (
     "keypoint_scores", "keypoints_scores", "keypoints_score", "keypoint_score", "kp_scores",
     "kp_score", "kpt_scores", "scores", "score", "confidence", "confidences", "conf", "visibility",
     "visible", "visibilities", "likelihood", "presence", "probability", "prob", "c", "v",
+    "keypoint_conf", "keypoints_conf", "kpts_conf", "kpt_conf", "kp_conf", "confs",
+    "keypoint_confidence", "keypoints_confidence", "valid", "detected",
 )  # fmt: skip
 # Names of the time of an image, in any unit.
 TIMES = (

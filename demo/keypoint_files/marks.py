@@ -11,6 +11,7 @@ import numpy as np
 
 from demo.keypoint_files.found import Sightings
 
+AT_0 = 0.01  # pixels
 OFTEN = 5  # keypoints that have exactly the same place
 FEWEST = 3  # places in a file that can be told apart from marks
 TOGETHER = 3  # keypoints at one place in one image, in as many images
@@ -28,12 +29,13 @@ def without_marks(
     """Confidences (N, J), 0 where the place in pixels (N, J, 2) is such a mark; which is said."""
     kept = confidence.copy()
     kept[(places < 0).all(axis=-1)] = 0
+    kept[(np.abs(places) < AT_0).all(axis=-1)] = 0  # 0, 0 before it became -1 to 1
     kept[_marks(places, kept > 0, frame)] = 0
     count = int(((kept == 0) & (confidence > 0)).sum())
     if count:
         sightings.assumed.append(
-            f"{count} keypoints at negative x and y, or at one place again and again, are taken as"
-            " not found"
+            f"{count} keypoints at 0, 0, at negative x and y, or at one place again and again, are"
+            " taken as not found"
         )
     return kept
 

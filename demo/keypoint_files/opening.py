@@ -133,11 +133,18 @@ def _json(file: Path, text: str) -> object:
         return _decoded(json.loads(text, object_pairs_hook=_unique))
     except (ValueError, RecursionError) as error:
         lines = [line for line in text.splitlines() if line.strip()]
+        values = []
         try:
-            if len(lines) > 1:
-                return [json.loads(line, object_pairs_hook=_unique) for line in lines]
-        except (ValueError, RecursionError):
-            pass
+            for line in lines if len(lines) > 1 else ():
+                values.append(json.loads(line, object_pairs_hook=_unique))
+        except (ValueError, RecursionError) as of_line:
+            if values:
+                raise UserError(
+                    f"--keypoints {file}: line {len(values) + 1} is no JSON ({of_line}); is"
+                    " the file cut off?"
+                ) from of_line
+        if values:
+            return values
         raise UserError(f"--keypoints {file}: not a readable JSON file ({error})") from error
 
 

@@ -42,8 +42,10 @@ def points_of(value: object, scores: object = None) -> Points | None:
 
 
 def confidence_in(table: Mapping[str, object]) -> object:
-    """The value under the name of a confidence, if there is one."""
-    return next((table[key] for key in CONFIDENCE if table.get(key) is not None), None)
+    """The value under the name of a confidence, if there is one; a list before a number."""
+    found = [table[key] for key in CONFIDENCE if table.get(key) is not None]
+    of_each = (one for one in found if isinstance(one, list | tuple | np.ndarray))
+    return next(of_each, found[0] if found else None)
 
 
 def _are_people(value: Sequence[object]) -> bool:
@@ -121,7 +123,7 @@ def _of_numbers(value: object) -> Points | None:
     if isinstance(value, np.ndarray) and value.dtype.kind not in "fiuUSO":
         raise NotPoints(f"{value.dtype} are not numbers of places")
     try:
-        numbers = np.asarray(value, dtype=float)
+        numbers = np.asarray(_without_holes(value), dtype=float)
     except (ValueError, TypeError):
         return None
     except OverflowError as error:
@@ -141,7 +143,26 @@ def _of_numbers(value: object) -> Points | None:
         numbers = numbers[None] if is_person else _in_columns(numbers)
     if numbers.ndim != 3 or numbers.shape[2] not in (2, 3, 4):
         return None
+    numbers = without_index(numbers)
     return Points(numbers, ("xy", "xyc", "xyzc")[numbers.shape[2] - 2])
+
+
+def _without_holes(value: object) -> object:
+    """Keypoints in a list, where null or [] stands for one, with NaN there."""
+    if not isinstance(value, list) or all(one is not None and one != [] for one in value):
+        return value
+    known = [one for one in value if isinstance(one, list | tuple) and one]
+    if not known or _is_nested(known[0]) or len(known[0]) > 4:
+        return value
+    return [one or [np.nan] * len(known[0]) for one in value]
+
+
+def without_index(numbers: np.ndarray) -> np.ndarray:
+    """(..., J, C) without a first column that is the keypoints' number, 0 to J - 1."""
+    joints, columns = numbers.shape[-2:]
+    if columns < 3 or joints < 3 or not (numbers[..., 0] == np.arange(joints)).all():
+        return numbers
+    return numbers[..., 1:]
 
 
 def columns_of_flat(length: int) -> int:

@@ -41,7 +41,7 @@ PEOPLE = (
     "result",
 )  # fmt: skip
 # Names under which the images of a video stand.
-FRAMES = ("frames", "instance_info", "data", "images", "results", "video", *PEOPLE)
+FRAMES = ("frames", "instance_info", "pose_results", "data", "images", "results", "video", *PEOPLE)
 # Names under which the image of a person, or of all people in a table, stands.
 IMAGES = (
     "frame_id", "frame_index", "frame_idx", "frame_number", "frame_num", "frame_no", "frame",
