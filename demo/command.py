@@ -160,6 +160,8 @@ def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLift
         everybody=options.person == "all",
     )
     print(report.line())
+    if film:
+        print(film)
 
 
 # --- Who is lifted --------------------------------------------------------------------------

@@ -267,11 +267,12 @@ def _draw(
     poses = camera_to_world(poses, camera_pitch)
     poses[..., :2] += spots[:, None]
     poses[..., 2] -= poses[..., 2].min(axis=1, keepdims=True)
-    for number, points in zip(numbers, keypoints, strict=True):
-        draw_2d(moment.frame, points, str(number + 1) if everybody else "")
+    labels = [str(number + 1) if everybody else "" for number in numbers]
+    for label, points in zip(labels, keypoints, strict=True):
+        draw_2d(moment.frame, points, label)
     width, height = room.size
     picture = np.empty((height, moment.frame.shape[1] // 2 * 2 + width, 3), dtype=np.uint8)
     left, right = np.split(picture, [picture.shape[1] - width], axis=1)
     left[:] = moment.frame[: left.shape[0], : left.shape[1]]
-    room.draw(right, poses, keypoints[..., 2] > 0, seconds)
+    room.draw(right, poses, keypoints[..., 2] > 0, seconds, labels=labels)
     return picture

@@ -232,7 +232,7 @@ def parse_height(text: str) -> float:
     with suppress(ValueError):
         if 0.4 <= float(text) <= 2.6:
             return float(text)
-    raise UserError(f"--height {text}: in metres, as 1.75")
+    raise UserError(f"--height {text}: in metres, from 0.4 to 2.6, as 1.75")
 
 
 def parse_formats(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 J joints of any skeleton.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -88,11 +88,15 @@ def draw_2d(frame: Frame, keypoints: Floats, label: str = "", skeleton: Skeleton
     white = (255, 255, 255)
     _draw_skeleton(frame, skeleton, keypoints[:, :2], seen, thickness, bones, outline=white)
     if label:
-        x, y = keypoints[skeleton.index("head"), :2]
-        at = (int(np.clip(x, -9999, 9999)), int(np.clip(y, -9999, 9999)) - 4 * thickness)
-        scale = thickness / 4
-        cv2.putText(frame, label, at, FONT, scale, (255, 255, 255), thickness + 2, cv2.LINE_AA)
-        cv2.putText(frame, label, at, FONT, scale, (40, 40, 40), thickness, cv2.LINE_AA)
+        _write_above(frame, keypoints[skeleton.index("head"), :2], label, thickness)
+
+
+def _write_above(image: Frame, point: Floats, label: str, thickness: int) -> None:
+    """Where there is no room above, at the upper edge."""
+    x, y = np.clip(point, -9999, 9999).astype(int).tolist()
+    at, scale = (x, max(y - 4 * thickness, 7 * thickness)), thickness / 4
+    cv2.putText(image, label, at, FONT, scale, (255, 255, 255), thickness + 2, cv2.LINE_AA)
+    cv2.putText(image, label, at, FONT, scale, (40, 40, 40), thickness, cv2.LINE_AA)
 
 
 class Room:
@@ -172,9 +176,10 @@ class Room:
         seen: NDArray[np.bool_],
         seconds: float,
         trails: Iterable[Floats] = (),
+        labels: Sequence[str] = (),
     ) -> None:
         """Fill a panel. poses: (P, J, 3) world mm; seen: (P, J) bool; trails: lines on the floor,
-        (N, 2) each.
+        (N, 2) each; labels: what is written above each head, if anything.
         """
         azimuth = self._view.at(seconds)
         self._draw_floor(panel, azimuth)
@@ -197,3 +202,6 @@ class Room:
             _draw_skeleton(
                 panel, self._skeleton, pixels[person], seen[person], self._thickness, order
             )
+        head = self._skeleton.index("head")
+        for label, points in zip(labels, pixels, strict=bool(labels)):
+            _write_above(panel, points[head], label, self._thickness)

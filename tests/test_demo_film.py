@@ -58,6 +58,16 @@ def test_people_are_drawn_where_they_are():
     assert equal == [True, True, False, False, False, True]
 
 
+@pytest.mark.parametrize("people", [1, 2])
+def test_of_several_people_each_has_a_number_in_the_picture_and_in_the_room(people):
+    poses = some_poses(1, (320, 360), people)
+    poses.keypoints_2d[:, :, H36M.index("head"), 1] = -40  # the number is at the upper edge
+    other = replace(poses, persons=poses.persons + 7)
+    one, two = (SideBySide(p, View()).draw(blank(), 0) for p in (poses, other))
+    for half in (np.s_[:, :320], np.s_[:, 320:]):
+        assert (one[half] == two[half]).all() == (people == 1)
+
+
 def blank() -> np.ndarray:
     return np.zeros((360, 320, 3), np.uint8)
 

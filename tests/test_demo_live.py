@@ -127,7 +127,7 @@ def test_live_a_body_keeps_its_size(fps):
 def test_live_the_largest_person_stands_on_the_floor_of_the_room(tmp_path, monkeypatch):
     """Of two people; the camera looks down by 90°, so their picture lies on the floor."""
     path, drawn = make_video(tmp_path / "count.mp4", 3), []
-    monkeypatch.setattr(Room, "draw", lambda self, panel, *what: drawn.append(what))
+    monkeypatch.setattr(Room, "draw", lambda self, panel, *what, labels: drawn.append(what))
 
     class Two(Reader):
         layout = H36M_17
@@ -156,9 +156,11 @@ def body_size_in_pixels(keypoints: np.ndarray) -> float:
 
 def test_live_everybody_has_a_number_a_size_and_a_place(tmp_path, monkeypatch):
     """A tall person walks to the right, a small one (a child near, or somebody far) to the left."""
-    drawn, told = [], []
+    drawn, told, written = [], [], []
     path = make_video(tmp_path / "count.mp4", 40, size=(200, 200), fps=100)
-    monkeypatch.setattr(Room, "draw", lambda self, panel, *what: drawn.append(what))
+    monkeypatch.setattr(
+        Room, "draw", lambda *what, labels: (drawn.append(what[2:]), written.extend(labels))
+    )
     monkeypatch.setattr(
         "demo.live.draw_2d", lambda frame, points, text: told.append((text, points))
     )
@@ -174,6 +176,7 @@ def test_live_everybody_has_a_number_a_size_and_a_place(tmp_path, monkeypatch):
 
     report = run_live(str(path), Two(), FlatLifter(), View(), window=False, everybody=True)
     assert report.shown == len(drawn) and len(told) == 2 * len(drawn)
+    assert [text for text, _ in told] == written  # in the room as in the picture
     heights = {}
     for text, points in told:
         heights.setdefault(text, set()).add(round(float(np.ptp(points[:, 1]))))

@@ -120,8 +120,37 @@ def test_the_page_draws_people_where_they_are(browser, tmp_path):
     seen = [browser.run(f"present[1]({frame})") for frame in (0, 9, 10, 20, 39, 40)]
     assert seen == [False, False, True, True, True, False]
     assert browser.run("[0, 49].every(present[0])")
-    browser.run("seek(0)")
+    # Each one's number is written in the picture and in the room.
+    record(browser, "fillText")
+    for frame, numbers in ((0, ["1"]), (20, ["1", "2"])):
+        written = f"state.frame = {frame}; calls.length = 0; drawPicture(); drawRoom(); calls"
+        assert browser.run(f"{written}.map(([text]) => text)") == 2 * numbers
     assert browser.problems == []
+
+
+def test_curves_end_where_a_stretch_ends(browser, tmp_path):
+    poses = sample_poses(people=2)
+    poses.stretch[1, :10] = poses.stretch[1, 40:] = 0
+    poses.stretch[1, 21:] *= 2
+    write_page(tmp_path / "page.html", poses)
+    browser.open(tmp_path / "page.html")
+    record(browser, "lineTo")
+    lengths = []
+    for person in (0, 1):
+        browser.run(f"state.person = {person}; compute(); calls.length = 0; drawCurves()")
+        lengths.append(browser.run("calls.length"))
+    # Two lines of 50 frames; of 30 in two stretches. The scale's and the cursor's are alike.
+    assert lengths[0] - lengths[1] == 2 * 49 - 2 * (30 - 2)
+    assert "–" in browser.run("document.getElementById('legend').textContent")  # away at frame 0
+    assert browser.problems == []
+
+
+def record(browser, method: str) -> None:
+    """From now on the arguments of a canvas's method are in `calls`."""
+    browser.run(
+        f"calls = []; drawer = CanvasRenderingContext2D.prototype; plain = drawer.{method};"
+        f"drawer.{method} = function (...what) {{ calls.push(what); plain.apply(this, what); }}; 0"
+    )
 
 
 @pytest.mark.parametrize("step", [200, 2000])  # 2 m/frame: farther than 16-bit millimetres

@@ -43,12 +43,24 @@ function drawSkeleton(g, figure, points, seen, width, shade = color => color) {
   });
 }
 
+// Above the highest of the points, else at the upper edge. points: [x, y, …] in canvas pixels;
+// width: of the bones.
+function writeAbove(g, points, label, width) {
+  if (!label) return;
+  const [x, y] = points.reduce((highest, point) => point[1] < highest[1] ? point : highest);
+  g.font = `${6 * width}px system-ui, sans-serif`; g.textAlign = "center";
+  g.lineWidth = width; g.lineJoin = "round"; g.strokeStyle = "#fff"; g.fillStyle = "#2b2f36";
+  const base = Math.max(y - 2 * width, 6 * width);
+  g.strokeText(label, x, base); g.fillText(label, x, base);
+}
+
 // On a picture whose brightness nobody knows: with a light seam. points: [x, y] in canvas pixels.
-export function drawOnPicture(g, figure, points, seen) {
+export function drawOnPicture(g, figure, points, seen, label = "") {
   const width = g.canvas.width;
   g.strokeStyle = "rgba(255,255,255,.85)"; g.lineWidth = Math.max(4, width / 120);
   for (const [a, b] of figure.bones) line(g, points[a], points[b]);
   drawSkeleton(g, figure, points.map(([x, y]) => [x, y, 0]), seen, Math.max(2, width / 200));
+  writeAbove(g, points, label, Math.max(2, width / 200));
 }
 
 const START = { turn: -35, tilt: 12, zoom: 1 };
@@ -106,7 +118,7 @@ export class Room {
   }
 
   // people: { place: joint -> [x, y, z] in mm, seen: joint -> bool } each, and trail: a line of
-  // [x, y] on the floor, or none.
+  // [x, y] on the floor, and label, what is written above them, or none.
   draw(people) {
     const [g, width, height] = fit(this.canvas), step = 250, n = Math.ceil(this.radius / step);
     const [x0, y0] = this.middle.map(value => Math.round(value / step) * step);
@@ -124,7 +136,7 @@ export class Room {
       for (const [x, y] of trail) g.lineTo(...this.project([x, y, 0]).slice(0, 2));
       g.stroke();
     }
-    for (const { place, seen } of people) {
+    for (const { place, seen, label = "" } of people) {
       g.strokeStyle = css(this.canvas, "--shadow"); g.lineWidth = thick;
       for (const bone of this.figure.bones) {
         const [from, to] = bone.map(j => { const [x, y] = place(j); return this.project([x, y, 0]); });
@@ -132,6 +144,7 @@ export class Room {
       }
       const points = this.figure.colors.map((_, j) => this.project(place(j)));
       drawSkeleton(g, this.figure, points, seen, thick, shade);
+      writeAbove(g, points, label, thick);
     }
   }
 }

@@ -44,17 +44,18 @@ class SideBySide:
             left[:] = frame
         else:
             left[:] = cv2.resize(frame, self._left, interpolation=cv2.INTER_AREA)
-        several = len(poses.persons) > 1
         # People are not drawn before they come and after they have gone.
         present = poses.present[:, index]
         keypoints = poses.keypoints_2d[present, index]
-        for number, person in zip(poses.persons[present], keypoints, strict=True):
-            draw_2d(left, person * [self._scale, self._scale, 1], str(number) if several else "")
+        several = len(poses.persons) > 1
+        labels = [str(number) if several else "" for number in poses.persons[present]]
+        for label, person in zip(labels, keypoints, strict=True):
+            draw_2d(left, person * [self._scale, self._scale, 1], label)
         seconds = float(poses.times[index])
         self._room.centre = self._focus.middle[index]
         trails = [trail(poses, row, index) for row in np.flatnonzero(present).tolist()]
         people, seen = poses.pose_world[present, index], keypoints[..., 2] > 0
-        self._room.draw(right, people, seen, seconds, trails)
+        self._room.draw(right, people, seen, seconds, trails, labels)
         place = (12, right.shape[0] - 14)
         cv2.putText(right, f"{seconds:.2f} s", place, FONT, 0.5, TEXT, 1, cv2.LINE_AA)
         return self.picture
