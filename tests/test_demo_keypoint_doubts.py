@@ -49,6 +49,8 @@ GAP = [*range(8), *range(20, FRAMES)]
         table(["Unnamed: 0", *COLUMNS], [ROWS[f] for f in GAP]),
         table(["timestamp_ms", *COLUMNS], [[f * 1000 // 30, *ROWS[f][1:]] for f in GAP]),
         js([{"time": f / 30, "keypoints": flat(CLIP[f])} for f in GAP]),
+        table(["Frame #", *COLUMNS], [ROWS[f] for f in GAP]),
+        js([{"frameIndex": f, "keypoints": flat(CLIP[f])} for f in GAP]),
         js({"7": {"keypoints": CLIP[GAP].tolist(), "frames": GAP}}),
         npz(keypoints=CLIP[GAP], frame_ids=np.array(GAP), layout="coco17"),
         npz(keypoints=CLIP[GAP][:, None], frame_ids=np.array(GAP), layout="coco17"),
@@ -118,6 +120,12 @@ def test_confidences_of_heatmaps_slightly_below_0_are_of_nothing(tmp_path):
     keypoints[3, 9, 2], keypoints[7, 2, 2] = -0.004, -0.012
     people = read_keypoints(str(js(alphapose(keypoints))(tmp_path)))
     check(people, CLIP, range(FRAMES), keypoints[..., 2] < 0)
+
+
+def test_a_dozen_people_in_a_row_are_no_frames(tmp_path):
+    row = [{"image_id": "1.jpg", "keypoints": flat(CLIP[0] + [20 * n, 0, 0])} for n in range(12)]
+    people = read_keypoints(str(js(row)(tmp_path)), size=SIZE)
+    assert people.num_frames == 1 and len(people.frame) == 12
 
 
 def test_every_nth_image_is_filled_between_and_said(tmp_path):

@@ -192,6 +192,13 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "frames and people in tables": (js({"width": 864, "height": 480, "frames": {
         str(f): {"persons": [{"id": 1, "keypoints": flat(one)}]} for f, one in enumerate(CLIP)}}),
         ""),
+    "keypoints by number in a list": (js([
+        {"frameNumber": f, "keypoints": [
+            {"id": int(j), "x": one[j, 0], "y": one[j, 1], "score": one[j, 2]} for j in order]}
+        for f, one in enumerate(CLIP)]), ""),
+    "a picture's shape with channels": (js({"image_shape": [480, 864, 3], "frames": [
+        {"frame": f, "keypoints": flat(one)} for f, one in enumerate(shares(CLIP))]}),
+        "shares of the picture"),
     "people called keypoints": (js([
         {"frame_idx": f, "keypoints": [
             {"keypoints": [one[:, :2].tolist()], "scores": [one[:, 2].tolist()]}]}

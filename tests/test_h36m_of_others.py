@@ -82,6 +82,20 @@ def test_factors_may_have_an_axis():
     assert np.array_equal(found, h36m_tables()["test"]["2.5d_factor"])
 
 
+@pytest.mark.parametrize(
+    ("name", "factor", "told_so"),
+    [
+        ("joint_2d", 1e-3, "'joint_2d' is within 2 of 0; it must be in pixels"),
+        ("confidence", 100, "it must be from 0 to 1"),
+        ("2.5d_factor", -1, "'2.5d_factor' is not above 0 at frame 0"),
+    ],
+)
+def test_columns_in_other_units(name, factor, told_so):
+    rows = h36m_tables()["test"]
+    rows[name] = rows[name] * factor
+    assert told_so in told(read_split, rows, "test", "a.pkl")
+
+
 def test_test_videos_alone_are_enough_for_an_evaluation(tmp_path):
     path = write_pickle(tmp_path / "a.pkl", OrderedDict(test=h36m_tables()["test"]))
     assert FILES.slice(path, tmp_path / "H36M-9", 9) == {"test": 10}

@@ -16,13 +16,15 @@ import numpy as np
 
 from data.safe_pickle import load_pickle
 from data.sequences import SPLITS, Sequences, Video
-from lib.arrays import Ints
+from lib.arrays import Floats, Ints
 from lib.camera import H36M_CAMERAS, H36M_FPS, Camera
 from lib.errors import UserError
 from lib.files import find_path, write_atomic
 from lib.skeleton import H36M
 
 Rows = dict[str, Any]
+
+LARGEST_CONFIDENCE = 10.0  # a heatmap may go somewhat above 1; percent go farther
 
 REMEDY = "get it again (README, Data), or make one with data/preprocess/synthetic.py"
 
@@ -97,8 +99,23 @@ def read_split(rows: Rows, split: str, path: str | os.PathLike[str]) -> Sequence
             raise UserError(
                 f"{path}: column {name!r} has {len(column)} rows, 'source' {len(source)}"
             )
+    _refuse_other_units(path, pixels, confidence, factor)
     videos = _videos(source, camera, action, sizes, path)
     return Sequences(videos, pixels, confidence, image, factor, millimetres)
+
+
+def _refuse_other_units(
+    path: Path, pixels: Floats, confidence: Floats, factor: Floats | None
+) -> None:
+    if np.abs(pixels).max() <= 2:
+        raise UserError(f"{path}: column 'joint_2d' is within 2 of 0; it must be in pixels")
+    if confidence.max() > LARGEST_CONFIDENCE:
+        raise UserError(
+            f"{path}: column 'confidence' goes up to {confidence.max():.4g}; it must be from 0 to 1"
+        )
+    if factor is not None and factor.min() <= 0:
+        frame = int(np.argmax(factor <= 0))
+        raise UserError(f"{path}: column '2.5d_factor' is not above 0 at frame {frame}")
 
 
 def _videos(

@@ -187,6 +187,7 @@ def _add(
     people = keypoints if not frames_first else keypoints.swapaxes(0, 1)
     num_people, num_frames = people.shape[:2]
     numbers = frames if frames and len(frames) == num_frames else range(num_frames)
+    sightings.array_of_many = num_people > 1
     for place, frame in enumerate(numbers):
         for person in range(num_people):
             points = Points(people[person, place, None].astype(float), columns)

@@ -281,7 +281,7 @@ def frames_for_people(
     where the one before is, they are one over time. Raises UserError: so in several images.
     """
     images, counts = np.unique(frame, return_counts=True)
-    if counts.min() < CROWD:
+    if not sightings.array_of_many or counts.min() < CROWD:
         return frame
     inside = np.where((confidence > 0)[..., None], places, np.nan)
     steps, sizes = [], []

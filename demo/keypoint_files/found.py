@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,7 +40,8 @@ _SIDES = tuple(
     for width, height in (("width", "height"), ("w", "h"))
     for what in ("", "image_", "img_", "frame_", "video_", "canvas_")
 )
-_TURNED = ("img_shape", "image_shape", "original_shape")  # height first
+# Height first, maybe with the number of channels.
+_TURNED = ("img_shape", "image_shape", "original_shape", "orig_shape", "ori_shape", "frame_shape")
 _NAMES = (
     "names", "keypoint_names", "keypoints_names", "joint_names", "bodyparts", "keypoint_labels",
     "keypoint_id2name", "joint_order", "skeleton",
@@ -51,6 +53,12 @@ _CALLED = {
     "h36m": "h36m17", "coco_wholebody": "wholebody133", "wholebody": "wholebody133",
     "blazepose": "blazepose33", "mediapipe": "blazepose33",
 }  # fmt: skip
+
+
+@lru_cache(maxsize=10_000)
+def plain_key(key: str) -> str:
+    """'frameid' of 'frame_id', 'frameId', 'Frame ID' or 'frame-id'."""
+    return re.sub("[^a-z0-9]", "", key.lower())
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -98,7 +106,8 @@ class Facts:
                 if table.get(key) is None:
                     continue
                 try:
-                    pair = np.asarray(_pair(table[key]), dtype=float).reshape(2)
+                    pair = np.asarray(_pair(table[key]), dtype=float)
+                    pair = (pair[:2] if order == -1 and pair.shape == (3,) else pair).reshape(2)
                 except (TypeError, ValueError):
                     if key == _SIZES[0]:
                         raise
@@ -177,6 +186,7 @@ class Sightings:
         self.y_first = False  # y, x, confidence
         self.by_place = False  # images that have no name, but a place in the file
         self.of_array = self.in_shares = False  # for what only some programs write
+        self.array_of_many = False  # keypoints of many people in one array
         self.loose = False  # people who are frames for want of the names of their images
         self.assumed: list[str] = []  # said to the user, a sentence each
 
@@ -186,6 +196,7 @@ class Sightings:
     def add(self, image: Image, points: Points, person: int = 0) -> None:
         """People of one image. Raises UserError: their keypoints differ from those before."""
         self.images[image] = None
+        self.array_of_many |= len(points.numbers) > 1
         for numbers in points.numbers:
             if points.names and len(points.names) != len(numbers):
                 raise self.wrong(

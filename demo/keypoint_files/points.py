@@ -6,8 +6,19 @@ import numpy as np
 
 from demo.keypoint_files.found import CONFIDENCE, COUNTS, Points
 
+# Names under which a person's keypoints stand.
+POSES = (
+    "pose_keypoints_2d", "pose_keypoints", "keypoints", "keypoints_2d", "keypoint", "kpts", "kps",
+    "joints", "joints_2d", "joints2d", "pose_landmarks", "poseLandmarks", "landmarks", "landmark",
+    "normalized_landmarks", "pose", "pose_2d", "pred_keypoints",
+)  # fmt: skip
+IN_SPACE = (
+    "pose_keypoints_3d", "pose_world_landmarks", "poseWorldLandmarks", "world_landmarks",
+    "worldLandmarks", "keypoints_3d", "keypoints3D", "joints_3d", "pose_3d",
+)  # fmt: skip
 NOBODY = Points(np.zeros((0, 0, 3)))
 _NAME = ("name", "part", "label", "bodypart")
+NUMBERS = ("id", "index", "idx", "landmark_id", "landmark_index", "keypoint_id", "joint_id")
 _PLACE = ("position", "coordinates", "point")
 
 
@@ -90,6 +101,7 @@ def _of_landmarks(landmarks: Sequence[object]) -> Points | None:
         return None
     if not all(isinstance(one, Mapping) or one is None for one in landmarks):
         return _of_numbers([[np.nan] * 3 if one is None else one for one in landmarks])
+    landmarks = _by_number(landmarks)
     found = [_flat(one) for one in landmarks if isinstance(one, Mapping)]
     has_depth = any("z" in one for one in found)
     has_confidence = any(confidence_in(one) is not None for one in found)
@@ -107,6 +119,17 @@ def _of_landmarks(landmarks: Sequence[object]) -> Points | None:
     names = [next((one[key] for key in _NAME if one.get(key)), None) for one in found]
     told = tuple(map(str, names)) if all(names) and len(names) == len(landmarks) else ()
     return Points(numbers, columns, told)
+
+
+def _by_number(landmarks: Sequence[object]) -> Sequence[object]:
+    """In the order of their numbers, if they have some without a gap."""
+    for key in NUMBERS:
+        numbers = [one.get(key) if isinstance(one, Mapping) else None for one in landmarks]
+        known = [number for number in numbers if isinstance(number, int)]
+        if len(known) < len(numbers) or len(set(known)) <= max(known) - min(known):
+            continue
+        return [landmarks[place] for place in np.argsort(known)]
+    return landmarks
 
 
 def _flat(one: Mapping[str, object]) -> Mapping[str, object]:

@@ -18,22 +18,13 @@ from demo.keypoint_files.found import (
     Sightings,
     list_of_names,
     listed,
+    plain_key,
 )
-from demo.keypoint_files.points import NotPoints, confidence_in, points_of
+from demo.keypoint_files.points import IN_SPACE, POSES, NotPoints, confidence_in, points_of
 from demo.keypoint_files.videopose3d import is_detectron, of_detectron
 from lib.errors import UserError
 from lib.keypoints import BODY_25, COCO_17
 
-# Names under which a person's keypoints stand.
-POSES = (
-    "pose_keypoints_2d", "pose_keypoints", "keypoints", "keypoints_2d", "keypoint", "kpts", "kps",
-    "joints", "joints_2d", "joints2d", "pose_landmarks", "poseLandmarks", "landmarks", "landmark",
-    "normalized_landmarks", "pose", "pose_2d", "pred_keypoints",
-)  # fmt: skip
-IN_SPACE = (
-    "pose_keypoints_3d", "pose_world_landmarks", "poseWorldLandmarks", "world_landmarks",
-    "worldLandmarks", "keypoints_3d", "keypoints3D", "joints_3d", "pose_3d",
-)  # fmt: skip
 # Names under which the people of an image stand.
 PEOPLE = (
     "people", "bodies", "instances", "pred_instances", "predictions", "skeleton", "skeletons",
@@ -82,8 +73,9 @@ def _is_list_of_images(content: list[object]) -> bool:
 
 
 def _image_in(table: Table) -> Image | None:
+    known = {plain_key(str(key)): value for key, value in table.items()}
     for key in IMAGES:
-        value = table.get(key)
+        value = known.get(plain_key(key))
         if isinstance(value, str) and value:
             return value
         if isinstance(value, int | float | np.number) and not isinstance(value, bool):
@@ -118,8 +110,9 @@ class _Reader:
             raise self.wrong("'fps' or 'size' is not a number or a pair") from error
 
     def time(self, table: Table, name: Image) -> None:
+        known = {plain_key(str(key)): value for key, value in table.items()}
         for key in TIMES:
-            value = table.get(key)
+            value = known.get(plain_key(key))
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self.sightings.times[name] = float(value)
                 return

@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from demo.keypoint_files.arrays import read_arrays
-from demo.keypoint_files.found import BOXES, COUNTS, TIMES, Image, Points, Sightings, listed
+from demo.keypoint_files.found import (
+    BOXES,
+    COUNTS,
+    TIMES,
+    Image,
+    Points,
+    Sightings,
+    listed,
+    plain_key,
+)
 from demo.keypoint_files.opening import KINDS, Rows, Table
 from demo.keypoint_files.points import columns_of_flat
 from lib.keypoints import COCO_17, Layout
@@ -20,6 +29,7 @@ _FRAME = {
     "frame_no", "frame_num", "framenumber", "frameindex", "fnum", "image", "image_id",
     "image_name", "img", "img_name", "file", "filename", "file_name", "image_path",
 }  # fmt: skip
+_FRAME = {plain_key(name) for name in _FRAME}
 _PERSON = {
     "person", "person_id", "personid", "track", "track_id", "trackid", "individual", "subject",
     "instance", "instance_id", "id", "pose", "pose_id",
@@ -167,7 +177,7 @@ def _named(sightings: Sightings, rows: Rows) -> None:
             " nose_y … or x0, y0 …"
         )
     lines = _even(sightings, rows, 1)
-    frame = next((n for n, name in enumerate(header) if name in _FRAME), None)
+    frame = next((n for n, name in enumerate(header) if plain_key(name) in _FRAME), None)
     if (
         frame is None
         and header[0] in ("", "unnamed:_0")

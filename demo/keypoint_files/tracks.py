@@ -6,8 +6,7 @@ import numpy as np
 
 from demo.keypoint_files.arrays import numbers_of_frames
 from demo.keypoint_files.found import Points, Sightings
-from demo.keypoint_files.points import NotPoints, confidence_in, points_of
-from demo.keypoint_files.structures import POSES
+from demo.keypoint_files.points import POSES, NotPoints, confidence_in, points_of
 
 
 def read_tracks(sightings: Sightings, table: Mapping[str, object]) -> bool:
