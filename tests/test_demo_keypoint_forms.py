@@ -266,7 +266,7 @@ AS_IT_IS: dict[str, tuple[Write, str]] = {
     "other order": (table(["frame", *COLUMNS[3:], *COLUMNS[:3]],
                           [[r[0], *r[4:], *r[1:4]] for r in ROWS]), ""),
     "numbered columns": (table([f"{c}{j + 1}" for j in range(17) for c in "xyv"],
-                               [r[1:] for r in ROWS]), "as coco17"),
+                               [r[1:] for r in ROWS]), "no column names the frames"),
     "no header": (table([], ROWS), "a row a frame"),
     "spaces": (table([], [r[1:] for r in ROWS], " "), "a row a frame"),
     "SLEAP": (table(["track", "frame_idx", "instance.score",

@@ -193,6 +193,8 @@ def _named(sightings: Sightings, rows: Rows) -> None:
     seen: dict[tuple[Image, str], int] = {}
     time = next((n for n, name in enumerate(header) if name in TIMES), None)
     sightings.by_place = frame is None
+    if frame is None and time is None and len(lines) > 1:
+        sightings.assumed.append("no column names the frames; each row is the next one")
     for number, row in lines:
         image = number - 1 if frame is None else _image(row[frame])
         if time is not None and _number(row[time]) is not None:
