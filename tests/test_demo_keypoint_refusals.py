@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "percent of the picture": (js(alphapose(with_places(CLIP, lambda xy: xy / PICTURE * 100))),
                                "percent of it"),
     "MoveNet's y, x": (npz(output=shares(CLIP)[:, None, None][..., [1, 0, 2]]), "MoveNet"),
+    "a text": (js("text"), "no array of plain numbers"),
     "complex numbers": (npz(keypoints=CLIP * 1j), "complex128 are not numbers"),
     "nowhere": (npz(keypoints=np.zeros((5, 17, 2)), layout="coco17"), "nobody is in it"),
     "everywhere -1": (npz(keypoints=np.full((5, 17, 2), -1.0), layout="coco17"), "nobody is in it"),

@@ -131,7 +131,7 @@ class _Reader:
         elif isinstance(content, list):
             self.images(content)
         else:
-            raise self.wrong("neither a list of people (AlphaPose), nor 'people' (OpenPose)")
+            raise self.wrong("no list or table of people, and no array of plain numbers")
 
     def table(self, table: Table) -> None:
         annotations = table.get("annotations")
