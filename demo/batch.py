@@ -52,7 +52,8 @@ def run_all(videos: Sequence[str], targets: Sequence[Path], work: Callable[[int]
                 rows.append((video, *work(index).cells(), str(targets[index])))
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
-                rows.append((video, "-", "-", "-", "-", f"failed: {error}"))
+                reason = str(error).removeprefix(f"{video}: ")
+                rows.append((video, "-", "-", "-", "-", f"failed: {reason}"))
                 failed += 1
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
     for row in rows:

@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +25,13 @@ from demo.summary import summary
 from demo.tracking import choose, follow
 from demo.video import Video
 from lib.errors import UserError
-from lib.files import PROJECT_ROOT, find_path, refuse_same_file
+from lib.files import (
+    PROJECT_ROOT,
+    check_file_writable,
+    check_folder_writable,
+    find_path,
+    refuse_same_file,
+)
 
 OUTPUT = PROJECT_ROOT / "demo" / "output"
 
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = name_of(options.video or options.keypoints)
         folder = Path(options.output).expanduser() if options.output else OUTPUT / name
         check_results(options, result_paths(folder, name, options.formats))
-        check_writable(folder)
+        check_folder_writable(folder)
         write_files(options, source, lifter, folder, name)
     return 0
 
@@ -72,7 +77,7 @@ def write_all(options: argparse.Namespace, detector: Detector, lifter: VideoLift
     targets = folders(names, place)
     for folder, name in zip(targets, names, strict=True):
         check_results(options, result_paths(folder, name, options.formats))
-    check_writable(place)
+    check_folder_writable(place)
 
     def work(index: int) -> Done:
         one = argparse.Namespace(**{**vars(options), "video": options.videos[index]})
@@ -230,7 +235,7 @@ def check_results(options: argparse.Namespace, results: list[Path]) -> None:
     if saved:
         if saved.resolve() in [path.resolve() for path in results]:
             raise UserError(f"--save-keypoints {saved}: a result in --output has the same name")
-        check_writable(saved.parent)
+        check_file_writable(saved)
     sources = [
         *(file for video in options.videos for file in (images_of(video) or [video])),
         *model_files(options),
@@ -249,20 +254,6 @@ def model_files(options: argparse.Namespace) -> list[Path]:
     named = (options.checkpoint, options.stage1_checkpoint or DEFAULT_STAGE1, options.config)
     found = [find_path(place) for place in named if place]
     return [place / BEST if place.is_dir() else place for place in found]
-
-
-def check_writable(path: Path) -> None:
-    """Raise UserError, before the detector runs, if nothing can be written there."""
-    place = path.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {place}: {error.strerror or error}; choose another place"
-        ) from None
 
 
 def choose_place(device: str, gpu: int | None) -> str:

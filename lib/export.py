@@ -15,7 +15,7 @@ from lib.checkpoint import BEST, find_checkpoint, load_checkpoint
 from lib.cli import CommandParser, run_main
 from lib.config import Config, load_config, make_config
 from lib.errors import UserError
-from lib.files import PROJECT_ROOT, refuse_same_file, write_atomic
+from lib.files import PROJECT_ROOT, check_file_writable, refuse_same_file, write_atomic
 from model.build import load_mdtf
 from model.export.check import TOLERANCE, largest_difference, reference_poses
 from model.mdtf import MDTF
@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.weights == "float16" and options.format != "onnx":
         raise UserError(f"--weights float16 is for onnx files; --format {options.format} has none")
-    if Path(options.out).is_dir():
-        raise UserError(f"--out {options.out}: a folder; name a file in it, like mdtf.onnx")
+    check_file_writable(options.out)
     try:
         kind = import_module(FORMATS[options.format])
     except ImportError as error:

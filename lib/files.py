@@ -95,6 +95,33 @@ def write_atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             os.unlink(temporary)
 
 
+def check_folder_writable(folder: Path) -> None:
+    """Raise UserError, before work of minutes, if no file can be written there."""
+    _check_writable(folder, folder)
+
+
+def check_file_writable(path: str | os.PathLike[str]) -> None:
+    """Likewise of one file."""
+    file = Path(os.path.realpath(path))
+    if file.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file in it")
+    if file.is_file() or not file.exists():  # else a device, as in write_atomic
+        _check_writable(path, file.parent)
+
+
+def _check_writable(path: str | os.PathLike[str], folder: Path) -> None:
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {place}: {error.strerror or error}; choose another place"
+        ) from None
+
+
 def copy_atomic(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copy a file; `target` is never half-written."""
     with open(source, "rb") as file, write_atomic(target) as copy:

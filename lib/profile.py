@@ -22,7 +22,7 @@ from lib.cli import CommandParser, run_main
 from lib.config import Config, load_config, make_config
 from lib.device import choose_device
 from lib.errors import UserError
-from lib.files import PROJECT_ROOT, find_path, write_json
+from lib.files import PROJECT_ROOT, check_file_writable, find_path, write_json
 from lib.numbers import whole_number
 from lib.processes import Processes
 from lib.quiet import quiet_stderr
@@ -50,6 +50,8 @@ MEGA = 1e6
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the process's own; returns its status. Raises UserError."""
     options = parse_options(argv)
+    if options.json:
+        check_file_writable(options.json)
     subject = Subject.of(options)
     if options.threads:
         torch.set_num_threads(options.threads)

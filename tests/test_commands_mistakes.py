@@ -159,6 +159,7 @@ def test_a_report_that_cannot_be_written(place, tmp_path, train_py):
     (tmp_path / "file").touch()
     status, out, error = train_py(*evaluation(place, report=tmp_path / "file" / "r.json"))
     assert f"cannot write {tmp_path}/file/r.json" in one_sentence((status, out, error))
+    assert "MPJPE" not in out  # before the evaluation
 
 
 @pytest.mark.parametrize(

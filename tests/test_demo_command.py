@@ -164,7 +164,10 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
         (["--keypoints", "points.npz", "--camera-pitch", "up"], "--camera-pitch up"),
         (["--keypoints", "points.npz", "--fov", "0"], "--fov 0: from 5"),
         (["--keypoints", "points.npz", "--fov", "60", "--in-place"], "--in-place needs no --fov"),
-        (["--keypoints", "points.npz", "--height", "175"], "--height 175: in metres, as 1.75"),
+        (
+            ["--keypoints", "points.npz", "--height", "175"],
+            "--height 175: in metres, from 0.4 to 2.6",
+        ),
         (["--webcam", "0", "--no-window", "--height", "1.6"], "--height: live"),
         (["--keypoints", "points.npz", "--save-keypoints", "x.txt"], ".npz or .json"),
         (["--live", "--keypoints", "points.npz"], "--live"),
@@ -294,7 +297,7 @@ def test_gpu_is_a_cuda_device(monkeypatch):
     assert demo.command.choose_place("cpu", None) == "cpu"
 
 
-def test_without_a_source_the_sample_video_is_shown(checkpoint, tmp_path, monkeypatch):
+def test_without_a_source_the_sample_video_is_shown(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("demo.video.VIDEO_DIR", tmp_path)
     make_video(tmp_path / "sample_video.mp4", 5)
     monkeypatch.chdir(tmp_path)
@@ -302,6 +305,7 @@ def test_without_a_source_the_sample_video_is_shown(checkpoint, tmp_path, monkey
     monkeypatch.setattr(demo.command, "choose_detector", lambda *_: Detector(Nobody))
     assert demo.command.main(arguments.split()) == 0
     assert [path.name for path in Path("out").iterdir()] == ["sample_video_live.mp4"]
+    assert capsys.readouterr().out.splitlines()[-1] == "out/sample_video_live.mp4"
 
 
 class Nobody:

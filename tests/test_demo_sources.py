@@ -153,6 +153,7 @@ def test_several_videos_in_one_call(checkpoint, tmp_path, monkeypatch, capsys):
         "clips/a.mp4", "clips/broken.mp4", "clips/z.avi", "photo.png"
     ]  # fmt: skip
     assert [row[1] for row in table[1:5]] == ["14", "-", "9", "1"]
+    assert " ".join(table[2][5:]).startswith("failed: no frame can be read")  # the name once
     assert " ".join(table[5]) == "3 of 4 videos done"
     assert sorted(str(path) for path in Path("out").rglob("*.*")) == [
         "out/a/a.mp4", "out/a/poses.npz", "out/photo/photo.mp4", "out/photo/poses.npz",

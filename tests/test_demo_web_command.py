@@ -54,6 +54,9 @@ def test_a_folder_is_written_again_and_nobody_elses_is(tmp_path, package, export
     assert "holds other files" in told(main, ["--output", str(home), *rest])
     assert [path.read_text() for path in home.iterdir()] == ["mine"]
     assert "is a file" in told(main, ["--output", str(home / "index.html"), *rest])
+    (tmp_path / "no.onnx").touch()
+    inside = ["--output", str(home / "index.html" / "page"), "--onnx", str(tmp_path / "no.onnx")]
+    assert "cannot write" in told(main, inside)  # before anything is made or downloaded
 
 
 def test_the_package_is_the_published_one(tmp_path, package, exported, monkeypatch):

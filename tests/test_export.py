@@ -207,6 +207,8 @@ def test_mistakes_leave_no_file(tmp_path, monkeypatch):
     save_checkpoint(damaged, contents)
     assert "not finite" in export(damaged)
     assert "a folder" in export(out=tmp_path)
+    # Told before the model is loaded.
+    assert "choose another place" in export(damaged, out=source / "m.onnx")
     half = ("--weights", "float16", "--format", "pt2")
     assert "is for onnx files" in export(source, out, *half)
     monkeypatch.setitem(sys.modules, "onnx", None)  # not installed

@@ -10,7 +10,16 @@ import pytest
 
 from lib.cli import run_main
 from lib.errors import UserError, did_you_mean
-from lib.files import PROJECT_ROOT, find_path, listing, refuse_same_file, write_atomic, write_json
+from lib.files import (
+    PROJECT_ROOT,
+    check_file_writable,
+    check_folder_writable,
+    find_path,
+    listing,
+    refuse_same_file,
+    write_atomic,
+    write_json,
+)
 
 
 def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path):
@@ -76,6 +85,23 @@ def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
     ):
         file.write(b"x")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["file/a.bin", "file/more/a.bin", "folder"])
+def test_a_place_that_cannot_be_written_is_known_beforehand(tmp_path, name):
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=f"cannot write .*{name}: "):
+        check_file_writable(tmp_path / name)
+    for possible in ("file", "new", "folder/more/new"):
+        check_file_writable(tmp_path / possible)
+    check_file_writable(os.devnull)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and not any(
+        (tmp_path / "folder").iterdir()
+    )
+    check_folder_writable(tmp_path / "folder")
+    with pytest.raises(UserError, match=r"cannot write .*file: "):
+        check_folder_writable(tmp_path / "file")
 
 
 def test_a_full_disk_is_a_user_error_and_keeps_the_old_file(tmp_path, monkeypatch):

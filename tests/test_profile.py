@@ -128,9 +128,13 @@ def test_measurements_of_a_checkpoint(checkpoint, tmp_path):
     assert any("AdamW" in row["operator"] or "mdtf" in row["operator"] for row in operators)
 
 
-def test_mistakes():
+def test_mistakes(tmp_path):
     assert "--config FILE or --checkpoint DIR" in told(main, [])
     assert "no such config" in told(main, ["--config", "nowhere.yaml"])
     assert "no such checkpoint" in told(main, ["--checkpoint", "nowhere"])
     wrong = ["--config", "configs/h36m/tiny.yaml", "--backends", "fast"]
     assert "invalid choice" in told(main, wrong)
+    # Told before anything is measured, even of a checkpoint that is not there.
+    (tmp_path / "file").touch()
+    nowhere = ["--checkpoint", "nowhere", "--json", str(tmp_path / "file" / "x.json")]
+    assert "cannot write" in told(main, nowhere)

@@ -15,7 +15,7 @@ from demo.web.facts import page_facts
 from demo.web.runtime import PACKAGE, VERSION, downloaded, find_npm, unpacked
 from lib.cli import CommandParser
 from lib.errors import UserError
-from lib.files import find_path, write_atomic
+from lib.files import check_folder_writable, find_path, write_atomic
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent / "export"  # what the page of a video's poses has, too
@@ -95,3 +95,4 @@ def _check_folder(folder: Path) -> None:
         raise UserError(
             f"--output {folder}: holds other files, which a page's could replace; name a new folder"
         )
+    check_folder_writable(folder)

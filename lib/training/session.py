@@ -24,7 +24,7 @@ from lib.cli import log_to_stdout, logger
 from lib.config import Config, load_config, make_config
 from lib.device import choose_device
 from lib.errors import UserError
-from lib.files import find_path, refuse_same_file
+from lib.files import check_file_writable, find_path, refuse_same_file
 from lib.processes import Processes, joined_processes
 from lib.random_state import seed_everything
 from lib.training.options import Options
@@ -181,6 +181,7 @@ def _protect_sources(options: Options, config: Config, checkpoint: Checkpoint | 
             sources += [*folder.glob(PATTERN), *(folder / name for name in (CONFIG, RUN, HISTORY))]
         for path in results:
             refuse_same_file(path, sources)
+            check_file_writable(path)
     elif not options.resume:  # a resumed run writes its own files anew
         refuse_same_file(Path(options.new_checkpoint) / CONFIG, sources)
 
