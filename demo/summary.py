@@ -13,7 +13,7 @@ def summary(people: People, poses: Poses) -> list[str]:
     frames = people.num_frames
     found = [f"{number} in {count}" for number, count in people.crowd]
     who = "1 person" if len(found) == 1 else f"{len(found)} people"
-    lines = [f"{who} in {frames} frames: {_list(found)}"]
+    lines = [f"{who} in {_count(frames)}: {_list(found)}"]
     tracked = people.person if people.tracked is None else people.tracked
     for number in people.numbers.tolist():
         rows = np.flatnonzero(people.person == number)
@@ -29,16 +29,20 @@ def summary(people: People, poses: Poses) -> list[str]:
         slips = int((confidence[seen].max(axis=-1) == 0).sum())
         if slips:
             lines.append(
-                f"person {number}: in {slips} frames somewhere else for a moment, taken for slips"
+                f"person {number}: in {_count(slips)} somewhere else for a moment, taken for slips"
                 " of the detector and left out"
             )
         starts = np.flatnonzero((stretch > 1) & (np.diff(stretch, prepend=0) != 0))
         if len(starts):
             lines.append(
-                f"person {number}: {len(starts) + 1} stretches, each lifted by itself; new ones at"
-                f" frames {_list([str(start) for start in starts])} (cuts, jumps or absences)"
+                f"person {number}: {len(starts) + 1} stretches, each lifted by itself; new at"
+                f" frame {_list([str(start) for start in starts])} (cuts, jumps or absences)"
             )
     return lines
+
+
+def _count(frames: int) -> str:
+    return "1 frame" if frames == 1 else f"{frames} frames"
 
 
 def _list(items: list[str]) -> str:
