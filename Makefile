@@ -15,6 +15,8 @@ RUN := $(VENV)/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 # Everything quickstart writes; git ignores it.
 OUT := quickstart
+# Processes that share the tests, file by file, each with one thread and some GB of memory.
+TEST_JOBS ?= 2
 
 install: $(VENV)/.installed
 
@@ -54,7 +56,7 @@ quickstart: install
 		'  real data: README.md, Data; docs/benchmark.md'
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest $(TEST_FLAGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile $(TEST_FLAGS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
