@@ -30,8 +30,7 @@ def test_who_was_found_where_and_who_follows_whom():
     assert lines == [
         "3 people in 200 frames: 1 in 40, 2 in 60, 3 in 30",
         "lifted: 2, then 3 from frame 120",
-        "person 2: 2 stretches, each lifted by itself; new at frame 120"
-        " (cuts, jumps or absences)",
+        "person 2: 2 stretches, each lifted by itself; new at frame 120 (cuts, jumps or absences)",
     ]
     assert told(choose(people, "1")) == lines[:1]
     assert told(choose(people, "all")) == lines[:1]
