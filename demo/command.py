@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.keypoints:
         source = people_in_file(options)
     else:
-        several = options.person != "largest"
-        source = choose_detector(options.detector, options.weights_dir, several)
+        source = choose_detector(options.detector, options.weights_dir)
     # Before the detector runs, so that a wrong checkpoint is reported at once.
     lifter = lifter_of(options)
     print(

@@ -153,7 +153,7 @@ class VideoLifter:
         over the picture's longer side in degrees, None: people stay in place; height: of everybody
         in metres, None: average.
         """
-        found = choose_detector(detector, several_people=person != "largest")
+        found = choose_detector(detector)
         with Video(find_video(video)) as opened:
             people = people_in_video(opened, found, person)
         return self.lift_people(

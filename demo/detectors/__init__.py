@@ -8,20 +8,18 @@ from demo.people import Detector
 from lib.errors import UserError, did_you_mean
 from lib.files import PROJECT_ROOT
 
-# Modules of this package, the default first. Each has open_detector(weights_dir, several_people)
-# -> Detector, which raises UserError where something is missing.
+# Modules of this package, the default first. Each has open_detector(weights_dir) -> Detector,
+# which finds everybody, and which raises UserError where something is missing.
 DETECTORS = ("blazepose", "hrnet", "rtmpose")
 DEFAULT_WEIGHTS = PROJECT_ROOT / "demo" / "lib" / "checkpoint"
 
 
-def choose_detector(
-    name: str, weights_dir: str | os.PathLike[str] | None = None, several_people: bool = False
-) -> Detector:
+def choose_detector(name: str, weights_dir: str | os.PathLike[str] | None = None) -> Detector:
     """The detector of that name; what it needs is checked here. Raises UserError."""
     if name not in DETECTORS:
         raise UserError(
             f"--detector {name}: there are {', '.join(DETECTORS)}{did_you_mean(name, DETECTORS)}"
         )
     module = import_module(f"demo.detectors.{name}")
-    detector: Detector = module.open_detector(Path(weights_dir or DEFAULT_WEIGHTS), several_people)
+    detector: Detector = module.open_detector(Path(weights_dir or DEFAULT_WEIGHTS))
     return detector

@@ -34,8 +34,8 @@ SETTLE = 2  # rounds in which a newcomer's region is found
 COCO_OF_BLAZEPOSE = [BLAZEPOSE_33.names.index(name) for name in COCO_17.names]
 
 
-def open_detector(weights_dir: Path, several_people: bool) -> Detector:
-    """It always finds everybody, with weights of its own. Raises UserError: no ONNX Runtime."""
+def open_detector(weights_dir: Path) -> Detector:
+    """With weights of its own. Raises UserError: no ONNX Runtime."""
     networks = open_network(multipose.FILE), open_network(landmarks.FILE)
     return Detector(
         lambda: BlazePose(*networks),

@@ -26,8 +26,8 @@ MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
-def open_detector(weights_dir: Path, several_people: bool) -> Detector:
-    """It always finds everybody. Raises UserError where a weights file is missing."""
+def open_detector(weights_dir: Path) -> Detector:
+    """Raises UserError where a weights file is missing."""
     missing = [name for name in (YOLO_FILE, HRNET_FILE) if not (weights_dir / name).is_file()]
     if missing:
         raise UserError(

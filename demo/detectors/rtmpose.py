@@ -15,8 +15,8 @@ from lib.keypoints import COCO_17, HALPE_26, Layout
 MIN_SCORE = 0.3  # mean over the keypoints: rtmlib takes the whole frame where it finds nobody
 
 
-def open_detector(weights_dir: Path, several_people: bool) -> Detector:
-    """It always finds everybody, with weights of its own. Raises UserError: rtmlib is missing."""
+def open_detector(weights_dir: Path) -> Detector:
+    """With weights of its own. Raises UserError: rtmlib is missing."""
     try:
         import rtmlib
     except ImportError as error:
