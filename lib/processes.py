@@ -1,6 +1,7 @@
 """The processes of one run, as `torchrun` starts them: who this one is, and how they meet."""
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
     global _joined
     _joined = _join(device)
     try:
-        yield _joined
+        with _lost_workers_told_once():
+            yield _joined
     except RuntimeError as error:
         if str(error).startswith(LOST_WORKER):  # raised wherever the main process is just then
             raise UserError(
@@ -120,6 +122,26 @@ def joined_processes(device: str) -> Iterator[Processes]:
         if _joined.are_several:
             dist.destroy_process_group()
         _joined = Processes()
+
+
+@contextmanager
+def _lost_workers_told_once() -> Iterator[None]:
+    """Inside, Python does not print that a process that loads data is lost.
+
+    PyTorch raises this from a signal's handler, wherever the main process is just then. Where that
+    is the end of a generator, Python prints it and goes on; the next batch raises it again.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not str(unraisable.exc_value).startswith(LOST_WORKER):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _join(device: str) -> Processes:

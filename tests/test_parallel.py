@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -298,3 +299,28 @@ def test_the_death_of_one_process_ends_all(data, tmp_path):
         process.kill()
     assert process.returncode != 0
     assert "-9" in errors or "SIGKILL" in errors
+
+
+def test_a_lost_loading_process_is_not_told_where_nobody_can_catch_it(monkeypatch):
+    """Python tells what is raised in a generator that is thrown away."""
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda about: told.append(str(about.exc_value)))
+
+    def raising(message: str) -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            raise RuntimeError(message)
+
+    def throw_away(message: str) -> None:
+        generator = raising(message)
+        next(generator)
+        del generator
+
+    lost = "DataLoader worker (pid 7) is killed by signal: Killed."
+    with joined_processes("cpu"):
+        throw_away(lost)
+        throw_away("something else")
+    assert told == ["something else"]
+    throw_away(lost)
+    assert told == ["something else", lost]

@@ -63,7 +63,10 @@ def test_a_killed_process_that_loads_data_ends_the_run_with_one_sentence(data, t
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
     find_workers, workers = ["pgrep", "-P", str(process.pid), "-f", "train_firststage"], []
+    history = tmp_path / "run" / "history.jsonl"
     try:
+        while not (history.exists() and history.read_text()) and process.poll() is None:
+            time.sleep(0.1)  # until then, the children may be of a command
         while not workers and process.poll() is None:
             workers = subprocess.run(find_workers, capture_output=True, text=True).stdout.split()
         os.kill(int(workers[0]), signal.SIGKILL)
