@@ -6,37 +6,7 @@ import numpy as np
 import pytest
 
 from demo.export.page import write_page
-from demo.poses import Poses
-
-
-def sample_poses(people: int = 1, frames: int = 50, size: tuple[int, int] = (640, 480)) -> Poses:
-    """Someone of 1.6 m whose left wrist goes up by 10 mm a frame."""
-    pose = np.zeros((people, frames, 17, 3), dtype=np.float32)
-    heights = [900, 900, 480, 60, 900, 480, 60, 1130, 1380, 1500, 1600]
-    pose[:, :, :11, 2] = heights
-    pose[:, :, 1:4, 0], pose[:, :, 4:7, 0] = 130, -130
-    for side, first in ((-1, 11), (1, 14)):
-        pose[:, :, first : first + 3, 0] = side * np.array([150, 400, 600])
-        pose[:, :, first : first + 3, 2] = 1350
-    pose[:, :, 13, 2] += 10 * np.arange(frames)
-    pose[..., 0] += 1500 * np.arange(people)[:, None, None]
-    flat = np.empty((people, frames, 17, 3), dtype=np.float32)
-    flat[..., 0], flat[..., 1] = 320 + 0.25 * pose[..., 0], 440 - 0.25 * pose[..., 2]
-    flat[..., 2] = 0.9
-    flat[:, :5, 3, 2] = 0
-    return Poses(
-        np.arange(1, people + 1),
-        flat,
-        pose - pose[:, :, :1],
-        pose,
-        np.zeros(people),
-        25.0,
-        size,
-        5.0,
-        np.arange(frames) / 25.0,
-        np.ones((people, frames), dtype=np.int32),
-    )
-
+from tests.page_samples import record, sample_poses
 
 # A digest of a canvas's pixels: what is drawn has changed or not.
 PIXELS = "document.getElementById('{}').toDataURL()"
@@ -49,10 +19,11 @@ def test_the_page_works_and_asks_for_nothing(browser, tmp_path):
     assert browser.run("[F, P, J]") == [50, 1, 17]
 
     # The numbers arrive: the left wrist at frame 20, in cm; the 2D head.
-    assert browser.run("height('left_wrist')(0, 20)") == pytest.approx(155)
-    assert browser.run("angle('left_hip', 'left_knee', 'left_ankle')(0, 0)") == pytest.approx(180)
-    x = browser.run("flat[2 * at(0, 7, 10)] * data.pixel")
-    assert x == pytest.approx(320, abs=0.05)
+    assert browser.run("height('left_wrist')(first, 0, 20)") == pytest.approx(155)
+    assert browser.run(
+        "angle('left_hip', 'left_knee', 'left_ankle')(first, 0, 0)"
+    ) == pytest.approx(180)
+    assert browser.run("first.pixel(0, 7, 10)[0]") == pytest.approx(320, abs=0.05)
 
     before = {name: browser.run(PIXELS.format(name)) for name in ("room", "picture", "curves")}
     browser.run("seek(30)")
@@ -81,7 +52,7 @@ def test_the_page_works_and_asks_for_nothing(browser, tmp_path):
     browser.wait_for("state.frame === F - 1 && !state.playing")
 
     # Every curve.
-    for index in range(browser.run("curves.length")):
+    for index in range(browser.run("curves().length")):
         browser.choose("curve", str(index))
         assert browser.run("series.every(line => line.values.every(Number.isFinite))")
 
@@ -117,9 +88,9 @@ def test_the_page_draws_people_where_they_are(browser, tmp_path):
     poses.stretch[1, 21:] *= 2
     write_page(tmp_path / "page.html", poses)
     browser.open(tmp_path / "page.html")
-    seen = [browser.run(f"present[1]({frame})") for frame in (0, 9, 10, 20, 39, 40)]
+    seen = [browser.run(f"first.present(1, {frame})") for frame in (0, 9, 10, 20, 39, 40)]
     assert seen == [False, False, True, True, True, False]
-    assert browser.run("[0, 49].every(present[0])")
+    assert browser.run("[0, 49].every(f => first.present(0, f))")
     # Each one's number is written in the picture and in the room.
     record(browser, "fillText")
     for frame, numbers in ((0, ["1"]), (20, ["1", "2"])):
@@ -145,14 +116,6 @@ def test_curves_end_where_a_stretch_ends(browser, tmp_path):
     assert browser.problems == []
 
 
-def record(browser, method: str) -> None:
-    """From now on the arguments of a canvas's method are in `calls`."""
-    browser.run(
-        f"calls = []; drawer = CanvasRenderingContext2D.prototype; plain = drawer.{method};"
-        f"drawer.{method} = function (...what) {{ calls.push(what); plain.apply(this, what); }}; 0"
-    )
-
-
 @pytest.mark.parametrize("step", [200, 2000])  # 2 m/frame: farther than 16-bit millimetres
 def test_the_page_goes_along_with_those_who_walk(browser, tmp_path, step):
     poses = sample_poses()
@@ -163,11 +126,11 @@ def test_the_page_goes_along_with_those_who_walk(browser, tmp_path, step):
     for frame in (0, 25, 49):
         browser.run(f"seek({frame})")
         assert browser.run("room.middle[0]") == pytest.approx(step * frame, abs=1.5 * step)
-        x, y, _ = browser.run("room.project([world[3 * at(0, state.frame, 0)], 0, 900])")
+        x, y, _ = browser.run("room.project([first.place(0, state.frame, 0)[0], 0, 900])")
         width, height = browser.run("[room.canvas.width, room.canvas.height]")
         assert width / 4 < x < 3 * width / 4 and height / 4 < y < 3 * height / 4
-    assert browser.run("trail(0)[0]") == pytest.approx([49 * step, 0], abs=2)  # now
-    assert browser.run("trail(0).at(-1)") == [0, 0]  # at first
+    assert browser.run("trail(first, 0)[0]") == pytest.approx([49 * step, 0], abs=2)  # now
+    assert browser.run("trail(first, 0).at(-1)") == [0, 0]  # at first
     assert browser.problems == []
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,24 @@ from demo.poses import Poses
 from lib.files import write_atomic
 from lib.skeleton import H36M
 
-HERE = Path(__file__).parent
+# Styles and scripts are pasted into page.html, so that it opens as a file. page.css and drawing.js
+# are the live page's (demo/web), too.
+VIEWER = Path(__file__).parent / "viewer"
+STYLES = ("page.css", "viewer.css")
+SCRIPTS = (
+    "drawing.js",
+    "npz.js",
+    "results.js",
+    "fitting.js",
+    "comparing.js",
+    "own.js",
+    "curves.js",
+    "second.js",
+    "page.js",
+    "comparison.js",
+    "keys.js",
+    "start.js",
+)
 # 2D coordinates as 16-bit numbers: this many steps over the image's longer side, and three times
 # as far outside of it.
 STEPS = 10_000
@@ -23,8 +41,10 @@ def write_page(path: Path, poses: Poses) -> None:
     """Raises UserError where it cannot be written."""
     pixel = max(poses.size) / STEPS
     focus = Focus.of(poses)
-    # Of the 16-bit numbers' unit: 1, more where people are farther away than 32 m.
-    mm = max(1.0, float(np.abs(poses.pose_world).max()) / np.iinfo(np.int16).max)
+    roots = poses.pose_world[:, :, :1]
+    joints = poses.pose_world - roots
+    # The unit of the joints as 16-bit numbers: a twentieth of a millimetre, about.
+    mm = max(1e-3, float(np.abs(joints).max()) / np.iinfo(np.int16).max)
     data = {
         "names": H36M.names,
         "parents": H36M.parents,
@@ -38,8 +58,9 @@ def write_page(path: Path, poses: Poses) -> None:
         "persons": poses.persons.tolist(),
         "pixel": pixel,
         "mm": mm,
-        "world": _int16(poses.pose_world / mm),
-        "middle": _int16(focus.middle / mm),
+        "roots": _base64(roots.astype("<f4")),
+        "joints": _int16(joints / mm),
+        "middle": _base64(focus.middle.astype("<f4")),
         "radius": focus.radius,
         "step": max(1, round(TRAIL_SECONDS * poses.fps)),
         "flat": _int16(poses.keypoints_2d[..., :2] / pixel),
@@ -52,14 +73,13 @@ def write_page(path: Path, poses: Poses) -> None:
 
 
 def _template() -> str:
-    """The page with the style and the drawing that the live page (demo/web) has, too, inside."""
-    page, style, drawing = (
-        (HERE / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "drawing.js")
-    )
+    def joined(names: Iterable[str]) -> str:
+        return "\n".join((VIEWER / name).read_text(encoding="utf-8") for name in names)
+
     # The page's script is no module, so that it runs from a file.
-    drawing = re.sub("^export ", "", drawing, flags=re.MULTILINE)
-    return page.replace("{{page.css}}", style).replace("{{drawing.js}}", drawing)
+    scripts = re.sub("^export ", "", joined(SCRIPTS), flags=re.MULTILINE)
+    page = (VIEWER / "page.html").read_text(encoding="utf-8")
+    return page.replace("{{styles}}", joined(STYLES)).replace("{{scripts}}", scripts)
 
 
 def _int16(values: np.ndarray) -> str:

@@ -18,7 +18,7 @@ from lib.errors import UserError
 from lib.files import check_folder_writable, find_path, write_atomic
 
 HERE = Path(__file__).parent
-SHARED = HERE.parent / "export"  # what the page of a video's poses has, too
+SHARED = HERE.parent / "export" / "viewer"  # what the page of a video's poses has, too
 MARK = "facts.js"  # by which a folder of ours is known
 
 

@@ -1,5 +1,5 @@
 // The page: a source's moments go through detection and lifting, each in a worker, and are drawn.
-import { Room, drawOnPicture, figureOf, fit } from "./drawing.js";
+import { Room, VIEW_KEYS, drawOnPicture, figureOf, fit } from "./drawing.js";
 import { facts } from "./facts.js";
 import { largest, toH36M } from "./layouts.js";
 import { Rate } from "./rate.js";
@@ -146,7 +146,10 @@ $("save").addEventListener("click", () => {
   URL.revokeObjectURL(link.href);
 });
 document.addEventListener("keydown", event => {
-  if (event.key !== " " || /^(INPUT|BUTTON)$/.test(event.target.tagName)) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("[type=number]")) return;
+  const key = event.key.toLowerCase();
+  if (key in VIEW_KEYS) room.press(key);
+  if (key !== " " || event.target.matches("input, button")) return;
   event.preventDefault();
   pause(!state.paused);
 });

@@ -1,5 +1,5 @@
 // Skeletons on canvases, in 2D and in a room to turn and zoom. page.html has this text pasted in,
-// without its `export`s; demo/web imports it. Colours that depend on light or dark are CSS's.
+// without its `export`s; the live page (demo/web) imports it. Colours that depend on light or dark are CSS's.
 
 const UNSEEN = "#aaa"; // joints that no detector saw
 
@@ -11,6 +11,8 @@ export function figureOf({ parents, colors }) {
   const bones = parents.map((parent, child) => [parent, child]).filter(([parent]) => parent >= 0);
   return { bones, colors };
 }
+
+export const inOneColor = ({ bones, colors }, color) => ({ bones, colors: colors.map(() => color) });
 
 // An empty canvas with as many pixels as the screen has in it -> [context, width, height].
 export function fit(canvas, ratio) {
@@ -65,6 +67,12 @@ export function drawOnPicture(g, figure, points, seen, label = "") {
 
 const START = { turn: -35, tilt: 12, zoom: 1 };
 
+// What keys do with the view: degrees to the right and up, a factor of the zoom, or both back to the start.
+export const VIEW_KEYS = {
+  a: { right: -10 }, d: { right: 10 }, w: { up: 10 }, s: { up: -10 },
+  "+": { zoom: 1.2 }, "=": { zoom: 1.2 }, "-": { zoom: 1 / 1.2 }, r: { reset: true },
+};
+
 // A canvas that shows people on a floor; drag turns, wheel and pinch zoom, double-click resets.
 export class Room {
   // middle: of what is seen, [x, y, z] in mm, z up; radius: mm around it; redraw: when the view has changed.
@@ -85,22 +93,36 @@ export class Room {
       this.zoom(Math.exp(-event.deltaY / 600));
       redraw();
     }, { passive: false });
-    canvas.addEventListener("dblclick", () => { Object.assign(this.view, START); redraw(); });
+    canvas.addEventListener("dblclick", () => this.press("r"));
+  }
+
+  // A key of VIEW_KEYS.
+  press(key) {
+    const { right = 0, up = 0, zoom = 1, reset } = VIEW_KEYS[key];
+    if (reset) Object.assign(this.view, START);
+    this.turn(right, up);
+    this.zoom(zoom);
+    this.redraw();
   }
 
   move(event) {
-    const { view, fingers } = this, before = fingers.get(event.pointerId);
+    const { fingers } = this, before = fingers.get(event.pointerId);
     if (!before) return;
     fingers.set(event.pointerId, [event.clientX, event.clientY]);
     if (fingers.size === 1) {
-      view.turn -= 0.4 * (event.clientX - before[0]);
-      view.tilt = Math.max(-20, Math.min(89, view.tilt + 0.3 * (event.clientY - before[1])));
+      this.turn(-0.4 * (event.clientX - before[0]), 0.3 * (event.clientY - before[1]));
     } else {
       const [a, b] = [...fingers.values()], now = Math.hypot(a[0] - b[0], a[1] - b[1]);
       if (this.spread) this.zoom(now / this.spread);
       this.spread = now;
     }
     this.redraw();
+  }
+
+  // Degrees by which the viewer goes round to the right and up.
+  turn(right, up) {
+    this.view.turn += right;
+    this.view.tilt = Math.max(-20, Math.min(89, this.view.tilt + up));
   }
 
   zoom(factor) { this.view.zoom = Math.max(0.3, Math.min(8, this.view.zoom * factor)); }
@@ -118,9 +140,11 @@ export class Room {
   }
 
   // people: { place: joint -> [x, y, z] in mm, seen: joint -> bool } each, and trail: a line of
-  // [x, y] on the floor, and label, what is written above them, or none.
+  // [x, y] on the floor, and label, what is written above them, and color, one for all bones, or none.
   draw(people) {
-    const [g, width, height] = fit(this.canvas), step = 250, n = Math.ceil(this.radius / step);
+    const [g, width, height] = fit(this.canvas);
+    // Squares of 25 cm, in a wide room larger ones: at most 20 each way.
+    const step = 250 * Math.max(1, Math.ceil(this.radius / 5000)), n = Math.ceil(this.radius / step);
     const [x0, y0] = this.middle.map(value => Math.round(value / step) * step);
     g.strokeStyle = css(this.canvas, "--floor"); g.lineWidth = Math.max(1, width / 900);
     for (let i = -n; i <= n; i++) for (const across of [false, true]) {
@@ -130,20 +154,21 @@ export class Room {
     }
     const thick = Math.max(2, Math.min(width, height) / 130) * Math.sqrt(this.view.zoom);
     const shade = isDark() ? color => `color-mix(in srgb, ${color} 65%, white)` : undefined;
-    for (const { trail = [] } of people) {
-      g.strokeStyle = css(this.canvas, "--trail"); g.lineWidth = thick / 2;
+    for (const { trail = [], color } of people) {
+      g.strokeStyle = color || css(this.canvas, "--trail"); g.lineWidth = thick / 2;
       g.beginPath();
       for (const [x, y] of trail) g.lineTo(...this.project([x, y, 0]).slice(0, 2));
       g.stroke();
     }
-    for (const { place, seen, label = "" } of people) {
+    for (const { place, seen, label = "", color } of people) {
       g.strokeStyle = css(this.canvas, "--shadow"); g.lineWidth = thick;
       for (const bone of this.figure.bones) {
         const [from, to] = bone.map(j => { const [x, y] = place(j); return this.project([x, y, 0]); });
         line(g, from, to);
       }
       const points = this.figure.colors.map((_, j) => this.project(place(j)));
-      drawSkeleton(g, this.figure, points, seen, thick, shade);
+      if (color) drawSkeleton(g, inOneColor(this.figure, color), points, () => true, 0.7 * thick);
+      else drawSkeleton(g, this.figure, points, seen, thick, shade);
       writeAbove(g, points, label, thick);
     }
   }
