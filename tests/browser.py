@@ -13,6 +13,16 @@ from pathlib import Path
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+# Of keys that have no letter. [developer.mozilla.org, KeyboardEvent.keyCode]
+KEY_CODES = {
+    "Tab": 9,
+    "Enter": 13,
+    "Escape": 27,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+    "ArrowRight": 39,
+}
 SECONDS = 60  # before a browser that does not answer counts as broken
 
 
@@ -144,6 +154,20 @@ class Browser:
         x, y = self.middle_of(name)
         for kind in ("mousePressed", "mouseReleased"):
             self.mouse(kind, x, y, button="left", clickCount=1)
+
+    def press(self, key: str, shift: bool = False) -> None:
+        """A key by the name that its events have: 'a', '?', ' ', 'Tab', 'ArrowLeft' …"""
+        code = KEY_CODES.get(key, ord(key[0].upper()))
+        what = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 * shift}
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **what)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **what)
+
+    def drop(self, x: float, y: float, *files: Path) -> None:
+        """Files out of a folder, onto a place of the page."""
+        what = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=what)
 
     def choose(self, name: str, value: str) -> None:
         element = f"document.getElementById('{name}')"

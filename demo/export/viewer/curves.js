@@ -16,7 +16,7 @@ const CURVES = [
   { name: "Shoulder angle", unit: "°", lines: pair(s => angle(s + "_hip", s + "_shoulder", s + "_elbow")) },
   { name: "Wrist height", unit: "cm", lines: pair(s => height(s + "_wrist")) },
   { name: "Ankle height", unit: "cm", lines: pair(s => height(s + "_ankle")) },
-  { name: "Head and pelvis height", unit: "cm", lines: ["head", "pelvis"].map((name, i) => ({ name, color: i ? "#8e9aa8" : "", value: height(name) })) },
+  { name: "Head and pelvis height", unit: "cm", lines: ["head", "pelvis"].map((name, i) => ({ name, color: i ? "#7a8694" : "", value: height(name) })) },
 ];
 
 // The steps of 1, 2 or 5 times a power of ten of which at most `most` fit into a range.

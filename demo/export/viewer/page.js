@@ -55,7 +55,7 @@ function drawCurves() {
   plot.draw(series, state.frame, unit);
   $("legend").replaceChildren(...series.map(({ name, color, dashed, values, stretch }) => {
     const [entry, mark] = ["span", "span"].map(tag => document.createElement(tag));
-    mark.style.color = color;
+    mark.style.color = color; mark.ariaHidden = true;
     mark.textContent = dashed ? "┄" : "●";
     entry.append(mark, ` ${name} ${stretch(state.frame) ? values[state.frame].toFixed(digits) : "–"} ${unit}`);
     return entry;
