@@ -201,14 +201,17 @@ def test_pause_the_room_and_saved_poses(page, tmp_path):
     keypoints = np.tile(two_people()[:1], (1, 20, 1, 1))
     page.give("keypoints", write_keypoints(tmp_path / "long.json", keypoints, fps=10))
     page.wait_for("live.poses.length >= 3")
-    for key in ("keyDown", "keyUp"):
-        page.call("Input.dispatchKeyEvent", type=key, key=" ", text=" " * (key == "keyDown"))
+    page.press(" ")
     assert page.run("document.getElementById('pause').textContent") == "Go on"
     page.run("live.lifting.ask('?').catch(() => 0)")  # what was asked before has been answered
     count = page.run("live.poses.length")
 
     room = "document.getElementById('room').toDataURL()"
     level = page.run(room)
+    page.press("d")
+    assert page.run(room) != level
+    page.press("r")
+    assert page.run(room) == level
     page.run("const pitch = document.getElementById('pitch'); pitch.value = 30")
     page.run("pitch.dispatchEvent(new Event('input'))")
     assert page.run(room) != level
