@@ -34,11 +34,31 @@ def split(
     stretches: list[np.ndarray] = []
     while pieces:
         piece = pieces.pop(0)
-        while len(pieces) > 1 and _goes_on(piece, pieces[0], pieces[1], keypoints, times, shot):
-            piece = np.concatenate([piece, pieces[1]])
-            del pieces[:2]
+        while after := _after_slip(piece, pieces, keypoints, times, shot):
+            piece = np.concatenate([piece, pieces[after]])
+            del pieces[: after + 1]
         stretches.append(piece)
     return stretches
+
+
+def _after_slip(
+    before: np.ndarray,
+    pieces: list[np.ndarray],
+    keypoints: np.ndarray,
+    times: np.ndarray,
+    shot: np.ndarray,
+) -> int:
+    """The index of the piece in which a person is seen on after a slip of the detector, 0: none.
+
+    pieces: those after `before`. A slip may be several of them: detectors jump to and fro.
+    """
+    for after in range(1, len(pieces)):
+        slip = np.concatenate(pieces[:after])
+        if times[slip[-1]] - times[slip[0]] > SLIP:
+            break
+        if _goes_on(before, slip, pieces[after], keypoints, times, shot):
+            return after
+    return 0
 
 
 def _goes_on(
@@ -49,9 +69,9 @@ def _goes_on(
     times: np.ndarray,
     shot: np.ndarray,
 ) -> bool:
-    """Whether a person is seen on after a slip of the detector."""
+    """Whether a person is seen on after a slip."""
     ends = np.array([before[-1], after[0]])
-    if len(slip) >= min(len(before), len(after)) or times[slip[-1]] - times[slip[0]] > SLIP:
+    if len(slip) >= min(len(before), len(after)):
         return False
     if np.diff(times[ends]) > PATIENCE or np.diff(shot[ends]):
         return False

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from demo.detectors import choose_detector, landmarks, multipose
+from demo.detectors import blazepose, choose_detector, landmarks, multipose
 from demo.detectors.blazepose import BlazePose
-from demo.detectors.landmarks import Region, find_landmarks
+from demo.detectors.landmarks import Landmarks, Region, find_landmarks
 from demo.detectors.multipose import find_everybody
 from demo.detectors.networks import open_network
 from demo.video import Video
@@ -111,17 +111,148 @@ def test_two_people_side_by_side(networks):
 
 
 @needs_shared(MEDIA)
-def test_six_people_and_one_who_comes_later(networks):
-    """Six small jugglers, the sixth from the second frame on: found within half a second."""
+def test_eight_people_and_one_who_comes_later(networks):
+    """Eight small jugglers, the eighth from the second frame on: found within half a second."""
     (frame,) = juggler(1)
     small = cv2.resize(frame[40:680, 530:850], (160, 320), interpolation=cv2.INTER_AREA)
-    row = np.hstack([small] * 6)
-    five = row.copy()
-    five[:, 800:] = five[:, 800:840].mean(axis=(0, 1))
-    found = list(BlazePose(*networks, fps=10)([five, *[row] * 6]))
-    assert len(found[0]) == 5 and len(found[-1]) == 6
+    row = np.hstack([small] * 8)
+    seven = row.copy()
+    seven[:, 1120:] = seven[:, 1120:1160].mean(axis=(0, 1))
+    found = list(BlazePose(*networks, fps=10)([seven, *[row] * 6]))
+    assert len(found[0]) == 7 and len(found[-1]) == 8
     hips = np.sort(found[-1][:, 23:25, 0].mean(axis=1))
     np.testing.assert_allclose(np.diff(hips), 160, atol=4)
+
+
+@needs_shared(MEDIA)
+def test_somebody_small_in_a_portrait_is_found(networks):
+    """MultiPose sees a portrait at 15 % of a phone's pixels: this man at 30 pixels of height."""
+    (frame,) = juggler(1)
+    small = cv2.resize(frame[40:680, 530:850], (120, 240), interpolation=cv2.INTER_AREA)
+    picture = np.full((1920, 1080, 3), 120, np.uint8)
+    picture[500:740, 100:220] = small
+    (found,) = BlazePose(*networks)([picture])
+    assert len(found) == 1
+    hips, size = found[0, 23:25, :2].mean(axis=0), np.ptp(found[0, :, 1])
+    assert 120 < hips[0] < 200 and 560 < hips[1] < 660 and 180 < size < 240
+
+
+def test_tiles_cover_a_frame_and_show_it_larger():
+    """By hand: 1920x1080 fits at 512/1920, so 1.6 times larger 1200x675 fit; portraits likewise."""
+    wide = [(rows.start, columns.start) for rows, columns in multipose.tiles(1080, 1920)]
+    assert wide == [(0, 0), (0, 720), (405, 0), (405, 720)]
+    assert multipose.tiles(1920, 1080) == [
+        (slice(0, 1200), slice(0, 1080)),
+        (slice(720, 1920), slice(0, 1080)),
+    ]
+    for height, width in ((576, 768), (9, 3000), (700, 700), (3000, 9), (1, 1)):
+        seen = np.zeros((height, width), dtype=bool)
+        for tile in multipose.tiles(height, width):
+            seen[tile] = True
+        assert seen.all()
+
+
+# Where a body's 33 keypoints are that moves 2 pixels to the right in each frame.
+BODY = np.random.default_rng(5).uniform((300, 100), (500, 500), (33, 2))
+MIRROR = list(BLAZEPOSE_33.mirror)
+
+
+def keypoints_at(number: int) -> np.ndarray:
+    return np.column_stack([BODY + np.array([2 * number, 0]), np.ones(33)]).astype(np.float32)
+
+
+def scripted(monkeypatch, count, landmarks_of, candidates_of, fps=10.0) -> list[np.ndarray]:
+    """What is found in `count` frames where the networks' answers are these, by frame.
+
+    landmarks_of: (keypoints, presence); candidates_of: (P, 17, 3) of MultiPose.
+    """
+    frames = [np.full((600, 800, 3), number, np.uint8) for number in range(count)]
+
+    def follow(_, frame, regions):
+        keypoints, presence = landmarks_of(int(frame[0, 0, 0]))
+        around = Region(keypoints[:, :2].mean(axis=0), 600.0, 0.0)
+        return [Landmarks(keypoints, presence, around) for _ in regions]
+
+    def search(_, frame, *tile):
+        return candidates_of(int(frame[0, 0, 0]))
+
+    monkeypatch.setattr(blazepose, "find_landmarks", follow)
+    monkeypatch.setattr(blazepose, "find_everybody", search)
+    monkeypatch.setattr(blazepose, "find_in_tile", search)
+    return list(BlazePose(None, None, fps)(frames))
+
+
+def test_whom_the_landmarks_lose_multipose_follows(monkeypatch):
+    """From frame 3 on the landmark network sees nobody: MultiPose's keypoints stand in, until it
+    sees them no more, and for 2 seconds at most. A stranger elsewhere does not become a person.
+    """
+    stranger = [380, 0, 0]
+
+    def candidates(number):
+        own = keypoints_at(number)[blazepose.COCO_OF_BLAZEPOSE]
+        return np.stack([own + stranger, own] if number else [own])
+
+    found = scripted(
+        monkeypatch, 40, lambda n: (keypoints_at(n), 1.0 if n < 3 else 0.0), candidates
+    )
+    seen = [len(people) for people in found]
+    assert seen == [1] * 24 + [0] * 16  # lost in frame 3, and 20 frames are 2 seconds
+    coco = blazepose.COCO_OF_BLAZEPOSE
+    for number, people in enumerate(found[:24]):
+        np.testing.assert_array_equal(people[0, coco], keypoints_at(number)[coco])
+    others = np.setdiff1d(np.arange(33), coco)
+    assert (found[2][0, others, 2] == 1).all() and (found[3][0, others, 2] == 0).all()
+
+    def leaves(number):
+        return candidates(number) if number < 6 else np.zeros((0, 17, 3), np.float32)
+
+    found = scripted(monkeypatch, 12, lambda n: (keypoints_at(n), float(n < 3)), leaves)
+    assert [len(people) for people in found] == [1] * 6 + [0] * 6
+
+
+def test_left_and_right_stay_where_they_are(monkeypatch):
+    """The network exchanges them in frames 4 to 6 and from 9 on: not believed for a second."""
+
+    def answer(number):
+        keypoints = keypoints_at(number)
+        return (keypoints[MIRROR] if number in (4, 5, 6) or number >= 9 else keypoints), 1.0
+
+    def candidates(number):
+        return answer(number)[0][None, blazepose.COCO_OF_BLAZEPOSE]
+
+    found = scripted(monkeypatch, 24, answer, candidates)
+    assert [len(people) for people in found] == [1] * 24
+    for number, people in enumerate(found):
+        expected = keypoints_at(number) if number < 19 else keypoints_at(number)[MIRROR]
+        np.testing.assert_array_equal(people[0], expected)
+
+
+@pytest.mark.parametrize("shaken", [3, 4])
+def test_of_a_sudden_change_the_steadiest_region_is_taken(monkeypatch, shaken):
+    """In one frame the first region's answer is nonsense, those of the other two are not."""
+    nonsense = keypoints_at(0)[np.random.default_rng(1).permutation(33)]
+    calls = []
+
+    def follow(_, frame, regions):
+        number = int(frame[0, 0, 0])
+        calls.append((number, [region.side for region in regions]))
+        answers = []
+        for region in regions:
+            bad = number == shaken and region.side == 600 and region.angle == 0.5
+            keypoints = nonsense if bad else keypoints_at(number)
+            answers.append(Landmarks(keypoints, 1.0, Region(np.array([400.0, 300]), 600.0, 0.5)))
+        return answers
+
+    candidate = keypoints_at(0)[None, blazepose.COCO_OF_BLAZEPOSE]
+    monkeypatch.setattr(blazepose, "find_landmarks", follow)
+    monkeypatch.setattr(blazepose, "find_everybody", lambda *_: candidate)
+    monkeypatch.setattr(blazepose, "find_in_tile", lambda *_: candidate)
+    frames = [np.full((600, 800, 3), number, np.uint8) for number in range(6)]
+    found = list(BlazePose(None, None, 25.0)(frames))
+    for number, people in enumerate(found):
+        np.testing.assert_array_equal(people[0], keypoints_at(number))
+    assert [sides for number, sides in calls if number == shaken] == [[600], [660, 600]]
+    assert [sides for number, sides in calls if number == 5] == [[600]]  # else one is enough
 
 
 @needs_shared(MEDIA)

@@ -60,6 +60,15 @@ def test_a_slip_of_the_detector_is_left_out():
     assert stretches(keypoints) == [list(range(17)), list(range(17, 28)), list(range(28, 40))]
 
 
+def test_a_detector_that_jumps_to_and_fro_is_left_out():
+    """Several slips close together; what lies between them for a frame goes with them."""
+    keypoints = body(60, pace=1.0)
+    keypoints[[20, 22, 24], :, 0] += 300
+    keypoints[[40, 42], :, 0] += [[300], [-300]]
+    expected = [*range(20), *range(25, 40), *range(43, 60)]
+    assert stretches(keypoints, fps=50) == [expected]
+
+
 def test_an_absence_and_a_cut_end_a_stretch():
     keypoints = body(200)
     keypoints[40:80] = 0  # 1.6 s

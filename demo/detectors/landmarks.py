@@ -74,12 +74,14 @@ class Region:
 @dataclass(frozen=True)
 class Landmarks:
     """What the network says of a region: (33, 3) keypoints, x and y in pixels of the frame and
-    whether they are visible, 0 to 1; whether somebody is there, 0 to 1; the next frame's region.
+    whether they are visible, 0 to 1; whether somebody is there, 0 to 1; the next frame's region;
+    for how many frames left and right have been exchanged, since the network has them wrong.
     """
 
     keypoints: np.ndarray
     presence: float
     region: Region
+    exchanged: int = 0
 
 
 def find_landmarks(
@@ -100,7 +102,7 @@ def find_landmarks(
     for region, there, point in zip(regions, np.asarray(answers[1]), points, strict=True):
         matrix = region.to_frame
         places = point[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-        visible = 1 / (1 + np.exp(-point[:NUM_KEYPOINTS, 3:4]))
+        visible = (1 + np.tanh(point[:NUM_KEYPOINTS, 3:4] / 2)) / 2  # the sigmoid, without overflow
         keypoints = np.concatenate([places[:NUM_KEYPOINTS], visible], axis=1).astype(np.float32)
         found.append(
             Landmarks(keypoints, float(there[0]), Region.around(places[HIPS], places[RIM]))
