@@ -135,7 +135,7 @@ def test_a_key_that_is_left_out_has_the_published_value():
     used = {name: weight for name, weight in config.loss_weights.items() if weight}
     assert used == {"n_mpjpe": 0.5, "velocity": 20.0}
     for path in SHIPPED:
-        if path.parent.name == "h36m":
+        if path.parent.name == "h36m" and path.stem != "tiny_plus":
             whole = load_config(path)
             required = {key: getattr(whole, key) for key in REQUIRED}
             complete = H36M_FILES.complete

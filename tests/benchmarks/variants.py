@@ -25,6 +25,7 @@ RECIPE: dict[str, object] = {
     "epochs": 1,  # of as many steps as the CPU time allows
 }
 STAGE1_BATCH = 32
+PUBLISHED, PLUS = "configs/h36m/tiny.yaml", "configs/h36m/tiny_plus.yaml"
 # What stage 2 changes and stage 1 has to know.
 SHARED_KEYS = ("bins",)
 
@@ -43,6 +44,19 @@ class Variant:
         bins = self.keys.get("bins", NUM_BINS)
         assert isinstance(bins, int)
         return bins
+
+
+def _differences(path: str) -> dict[str, object]:
+    """What a config of Human3.6M says otherwise than the published one, its data apart."""
+    published, other = (load_config(p).as_dict() for p in (PUBLISHED, path))
+    return {key: value for key, value in other.items() if value != published[key]}
+
+
+def _published_recipe() -> dict[str, object]:
+    """The base's keys as published, but for the data, the clip's length and its end."""
+    published = load_config(PUBLISHED).as_dict()
+    kept = {"dataset", "subset_list", "dt_file", "n_frames", "views", "epochs"}
+    return {key: published[key] for key in RECIPE if key not in kept}
 
 
 BASE = Variant("base")
@@ -73,6 +87,8 @@ VARIANTS = {
         Variant("weight decay on matrices", {"weight_decay_on": "matrices"}),
         Variant("moving average 0.99", {"ema_decay": 0.99}),
         Variant("Muon", {"optimizer": "muon"}),
+        Variant("h36m/tiny.yaml", _published_recipe()),
+        Variant("h36m/tiny_plus.yaml", _published_recipe() | _differences(PLUS)),
     )
 }
 
@@ -89,7 +105,7 @@ def find_variants(names: Sequence[str]) -> list[Variant]:
 
 def stage2_config(variant: Variant, overrides: Sequence[str] = ()) -> Config:
     """overrides: key=value, of the base. Raises UserError."""
-    published = load_config("configs/h36m/tiny.yaml").as_dict()
+    published = load_config(PUBLISHED).as_dict()
     base = make_config({**published, **RECIPE}, "the ablation's recipe", 2, overrides)
     return make_config({**base.as_dict(), **variant.keys}, variant.name)
 
