@@ -46,17 +46,12 @@ class Variant:
         return bins
 
 
-def _differences(path: str) -> dict[str, object]:
-    """What a config of Human3.6M says otherwise than the published one, its data apart."""
-    published, other = (load_config(p).as_dict() for p in (PUBLISHED, path))
-    return {key: value for key, value in other.items() if value != published[key]}
-
-
-def _published_recipe() -> dict[str, object]:
-    """The base's keys as published, but for the data, the clip's length and its end."""
-    published = load_config(PUBLISHED).as_dict()
-    kept = {"dataset", "subset_list", "dt_file", "n_frames", "views", "epochs"}
-    return {key: published[key] for key in RECIPE if key not in kept}
+def _recipe_of(path: str) -> dict[str, object]:
+    """What a config of Human3.6M has otherwise than the base, its data and clip length apart."""
+    base = load_config(PUBLISHED).as_dict() | RECIPE
+    kept = {"dataset", "protocol", "subset_list", "dt_file", "n_frames", "views", "epochs"}
+    config = load_config(path).as_dict().items()
+    return {key: value for key, value in config if key not in kept and value != base[key]}
 
 
 BASE = Variant("base")
@@ -87,8 +82,8 @@ VARIANTS = {
         Variant("weight decay on matrices", {"weight_decay_on": "matrices"}),
         Variant("moving average 0.99", {"ema_decay": 0.99}),
         Variant("Muon", {"optimizer": "muon"}),
-        Variant("h36m/tiny.yaml", _published_recipe()),
-        Variant("h36m/tiny_plus.yaml", _published_recipe() | _differences(PLUS)),
+        Variant("h36m/tiny.yaml", _recipe_of(PUBLISHED)),
+        Variant("h36m/tiny_plus.yaml", _recipe_of(PLUS)),
     )
 }
 
