@@ -15,7 +15,7 @@ from demo.poses import bone_variation, fit_bones
 from demo.timeline import at_times, even_times
 from demo.tracks import Track
 from demo.world import millimetres_per_unit
-from lib.evaluation.frames import blend_weights
+from lib.evaluation.frames import blend_weights, mean_of_parts
 
 
 class Lifter(Protocol):
@@ -106,7 +106,7 @@ def lift_screen(lifter: Lifter, screen: np.ndarray, times: np.ndarray) -> np.nda
     """(F, 17, 3) x, y on the normalised screen, confidence -> (F, 17, 3), root at 0.
 
     times: (F,) seconds. A faster video than the network's is lifted in several interleaved parts,
-    so that each of its frames is seen.
+    so that each of its frames is seen, and each has their mean.
     """
     parts = 1
     if len(times) > 1:
@@ -116,7 +116,7 @@ def lift_screen(lifter: Lifter, screen: np.ndarray, times: np.ndarray) -> np.nda
     poses = np.empty_like(even)
     for part in range(min(parts, len(even))):
         poses[part::parts] = lift_even(lifter, even[part::parts])
-    return at_times(poses, grid, times)
+    return at_times(mean_of_parts(poses, parts), grid, times)
 
 
 def lift_even(lifter: Lifter, screen: np.ndarray, clips_at_once: int = 64) -> np.ndarray:

@@ -68,6 +68,28 @@ def blend_weights(n_frames: int) -> Floats:
     return weights
 
 
+def mean_of_parts(poses: Floats, parts: int) -> Floats:
+    """(N, ...) poses of which every `parts`-th was predicted with the same clips -> (N, ...).
+
+    What is predicted apart differs by a jitter from frame to frame. So each frame has the mean of a
+    window around it in which every part weighs the same; motion of constant velocity stays as it
+    is, also at the ends. Fewer frames than a window reaches stay as they are.
+    """
+    half = parts // 2
+    if half == 0 or len(poses) <= half:
+        return poses
+    weights = np.full(2 * half + 1, 1 / parts)
+    if parts % 2 == 0:
+        weights[[0, -1]] /= 2  # the part half a period away, before and after
+    before = 2 * poses[:1] - poses[half:0:-1]
+    after = 2 * poses[-1:] - poses[-2 : -half - 2 : -1]
+    padded = np.concatenate([before, poses, after])
+    mean = np.zeros_like(poses)
+    for offset, weight in enumerate(weights.astype(poses.dtype)):
+        mean += weight * padded[offset : offset + len(poses)]
+    return mean
+
+
 def refuse_not_finite(poses: Floats) -> None:
     """Raise UserError if a prediction (C, T, J, 3) is NaN or infinite."""
     wrong = int((~np.isfinite(poses).all((1, 2, 3))).sum())

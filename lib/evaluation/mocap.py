@@ -10,7 +10,7 @@ import numpy as np
 from lib import metrics
 from lib.arrays import Bools, Floats, Ints
 from lib.errors import UserError
-from lib.evaluation.frames import TestFrames, to_millimetres
+from lib.evaluation.frames import TestFrames, mean_of_parts, to_millimetres
 from lib.evaluation.report import HEADS, Report
 from lib.skeleton import Skeleton
 
@@ -92,8 +92,9 @@ def evaluate_mocap(
     """Errors of the videos' frames, whatever clips they were predicted in; plain means over them.
 
     poses: (C, T, J, 3) normalised predictions of the clips; clips: (C, T) frame ids. A frame's
-    pose is the mean of all predictions of it, its root at 0. Velocity and acceleration are those
-    between neighbouring frames of a video, where all of them have a prediction.
+    pose is the mean of all predictions of it, its root at 0; where the clips hold every n-th frame
+    only, see mean_of_parts(). Velocity and acceleration are those between neighbouring frames of a
+    video, where all of them have a prediction.
     Raises UserError: a prediction is not finite, or the set does not name its subjects.
     """
     if len(frames.subjects) != len(frames.videos):
@@ -111,6 +112,7 @@ def evaluate_mocap(
             else f"{frames.test_set}: holds no clips; make it anew"
         )
     pred, seen = mean_of_clips(of_clips, clips, len(frames.video))
+    _join_parts(pred, seen, clips, frames)
     target = frames.pose_3d_mm.astype(np.float64)
     target -= target[:, skeleton.root, None]
 
@@ -139,6 +141,16 @@ def evaluate_mocap(
         test_set=frames.test_set,
         left_out=int((~seen).sum()),
     )
+
+
+def _join_parts(pred: Floats, seen: Bools, clips: Ints, frames: TestFrames) -> None:
+    """In place, video by video: the mean_of_parts() where clips of every n-th frame show all."""
+    steps = np.diff(clips, axis=1).max(1, initial=1)
+    of_clip = frames.video[clips[:, 0]]
+    for number in np.unique(of_clip[steps > 1]):
+        own = frames.video == number
+        if seen[own].all():
+            pred[own] = mean_of_parts(pred[own], int(steps[of_clip == number].max()))
 
 
 def mean_of_clips(of_clips: Floats, clips: Ints, count: int) -> tuple[Floats, Bools]:
