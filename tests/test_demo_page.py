@@ -71,12 +71,16 @@ def test_the_page_of_several_people_and_of_one_frame(browser, tmp_path):
     for name, poses in (
         ("two", sample_poses(people=2, size=(480, 640))),
         ("one", sample_poses(1, 1)),
+        ("wide", sample_poses(1, 2, size=(640, 200))),
     ):
         write_page(tmp_path / f"{name}.html", poses)
         browser.open(tmp_path / f"{name}.html")
         people = len(poses.persons)
         assert browser.run("document.getElementById('who').hidden") is (people == 1)
         browser.run("seek(0)")
+        # However often it is drawn, the room keeps its size.
+        size = "[room.canvas.width, room.canvas.height]"
+        assert browser.run(f"draw(); {size}") == browser.run(f"draw(); draw(); {size}")
         browser.click("play")
         browser.wait_for("!state.playing || state.frame > 0")
     assert browser.problems == []
