@@ -97,15 +97,20 @@ def true_height(filmed: Filmed) -> float:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one recording. off: of the path, mm, and share, percent of the way (None where nobody goes
-    far); slides: mm from frame to frame of each ankle that truly rests; pitch: degrees it is off;
-    jumps: (N, 2) how far the pelvis rises, found and true."""
+    """Of one recording. off: of the path, mm, and way, its true length; slides: mm from frame to
+    frame of each ankle that truly rests; pitch: degrees it is off; jumps: (N, 2) how far the pelvis
+    rises, found and true."""
 
     off: float
-    share: float | None
+    way: float
     slides: np.ndarray
     pitch: float
     jumps: np.ndarray
+
+    @property
+    def share(self) -> float | None:
+        """Percent of the way that the path is off; None where nobody goes far."""
+        return 100 * self.off / self.way if self.way > WALKED else None
 
 
 def scores(filmed: Filmed, found: np.ndarray, pitch: float) -> Scores:
@@ -124,9 +129,8 @@ def scores(filmed: Filmed, found: np.ndarray, pitch: float) -> Scores:
         if high and start > 0 and end < len(found):
             pelvis = np.stack([found[:, 0, 2], filmed.world[:, 0, 2]], axis=-1)
             jumps.append(pelvis[start:end].max(axis=0) - pelvis[[start - 1, end]].mean(axis=0))
-    share = 100 * off / way if way > WALKED else None
     error = abs(pitch - filmed.pitch)
-    return Scores(off, share, slides, error, np.reshape(jumps, (-1, 2)))
+    return Scores(off, way, slides, error, np.reshape(jumps, (-1, 2)))
 
 
 @dataclass(frozen=True)

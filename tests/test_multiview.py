@@ -1,0 +1,139 @@
+"""The geometry of several cameras, and what the benchmark makes of them."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.errors import UserError
+from tests.benchmarks.rig import Calibrated, read_qualisys, triangulate, turned
+
+
+def ring(count: int = 4) -> list[Calibrated]:
+    """Cameras around the origin that look at a point a metre above it, with distorting lenses."""
+    cameras = []
+    for number in range(count):
+        angle = 2 * np.pi * number / count + 0.3
+        position = np.array([4000 * np.cos(angle), 3000 * np.sin(angle), 1500 + 200 * number])
+        forward = np.array([0, 0, 1000]) - position
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, [0, 0, 1])
+        right /= np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        matrix = np.array([[1600.0 + 10 * number, 0, 530], [0, 1610, 970], [0, 0, 1]])
+        distortion = np.array([-0.05, 0.13, 0.0006, -0.0007, 0.0])
+        cameras.append(
+            Calibrated(f"cam{number}", (1080, 1920), matrix, distortion, rotation, position)
+        )
+    return cameras
+
+
+def somewhere(count: int = 50) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.normal([0, 0, 1000], [300, 300, 400], (count, 3))
+
+
+def seen(cameras: list[Calibrated], points: np.ndarray) -> np.ndarray:
+    return np.stack([camera.project(points) for camera in cameras])
+
+
+def test_points_come_back_from_their_pictures():
+    cameras, points = ring(), somewhere()
+    pixels = seen(cameras, points)
+    # A point by hand: through the middle of the lens, so without distortion.
+    camera = cameras[0]
+    axis = camera.position + 2000 * camera.rotation[2]
+    np.testing.assert_allclose(camera.project(axis[None]), [[530, 970]], atol=1e-9)
+    found = triangulate(cameras, pixels, np.ones(pixels.shape[:2]))
+    np.testing.assert_allclose(found.places, points, atol=1e-6)
+    assert found.used.all() and found.miss.max() < 1e-6
+    # Twice in a row as well as all at once; one camera alone tells nothing.
+    alone = np.ones(pixels.shape[:2])
+    alone[1:, 3] = 0
+    grid = triangulate(cameras, pixels.reshape(4, 5, 10, 2), alone.reshape(4, 5, 10))
+    assert np.isnan(grid.places[0, 3]).all() and not grid.used[:, 0, 3].any()
+    np.testing.assert_allclose(grid.places[1:], points.reshape(5, 10, 3)[1:], atol=1e-6)
+
+
+def test_the_camera_that_is_wrong_is_left_out():
+    cameras, points = ring(), somewhere()
+    pixels = seen(cameras, points)
+    pixels[2, 7] += [90, -60]
+    weights = np.ones(pixels.shape[:2])
+    misled = triangulate(cameras, pixels, weights)
+    assert np.linalg.norm(misled.places[7] - points[7]) > 20 and misled.miss[7] > 20
+    found = triangulate(cameras, pixels, weights, limit=20.0)
+    np.testing.assert_allclose(found.places, points, atol=1e-6)
+    expected = np.ones((4, 50), dtype=bool)
+    expected[2, 7] = False
+    np.testing.assert_array_equal(found.used, expected)
+    # What is left is the least sum of squares: no step makes it less.
+    pixels = seen(cameras, points) + np.random.default_rng(1).normal(0, 5, pixels.shape)
+    found = triangulate(cameras, pixels, weights)
+    undone = [camera.to_screen(p) * camera.focal for camera, p in zip(cameras, pixels, strict=True)]
+
+    def cost(places):
+        own = [camera.to_camera(places) for camera in cameras]
+        flat = [o[:, :2] / o[:, 2:] * c.focal for o, c in zip(own, cameras, strict=True)]
+        return ((np.stack(flat) - np.stack(undone)) ** 2).sum(axis=(0, 2))
+
+    for step in np.concatenate([np.eye(3), -np.eye(3)]):
+        assert (cost(found.places + step) > cost(found.places)).all()
+
+
+def test_turned_cameras_are_turned_back():
+    cameras, points = ring(), somewhere()
+    pixels, weights = seen(cameras, points), np.ones((4, 50))
+    wrong = [
+        replace(camera, rotation=cv2.Rodrigues(np.deg2rad(turn))[0] @ camera.rotation)
+        for camera, turn in zip(
+            cameras, np.random.default_rng(2).normal(0, 0.7, (4, 3)), strict=True
+        )
+    ]
+    assert triangulate(wrong, pixels, weights).miss.mean() > 5
+    # Half of the way where pictures count as much as what is missed; all of it where they do not.
+    half = triangulate(turned(wrong, pixels, weights, stiff=1.0), pixels, weights).miss.mean()
+    assert 1 < half < triangulate(wrong, pixels, weights).miss.mean()
+    mended = turned(wrong, pixels, weights, stiff=0.0)
+    for one, camera in zip(mended, cameras, strict=True):
+        np.testing.assert_allclose(one.rotation, camera.rotation, atol=1e-6)
+    np.testing.assert_allclose(triangulate(mended, pixels, weights).places, points, atol=1e-3)
+
+
+QUALISYS = """<?xml version='1.0' encoding='ASCII'?>
+<calibration><results std-dev="0"/><cameras>{cameras}</cameras></calibration>"""
+CAMERA = """<camera active="1" serial="{name}">
+<fov_video bottom="1929" left="4" right="1083" top="10"/>
+<transform r11="1" r12="0" r13="0" r21="0" r22="0" r23="1" r31="0" r32="-1" r33="0"
+ x="100" y="-3000" z="1200"/>
+<intrinsic centerPointU="34816" centerPointV="61440" focalLengthU="102400" focalLengthV="108800"
+ radialDistortion1="-0.04" radialDistortion2="0.1" radialDistortion3="0.01"
+ tangentalDistortion1="0.001" tangentalDistortion2="0.002" skew="0"/></camera>"""
+
+
+def test_a_calibration_file_by_hand(tmp_path):
+    path = tmp_path / "Calib.qca.txt"
+    path.write_text(
+        QUALISYS.format(cameras="".join(CAMERA.format(name=f"cam{n}") for n in range(3)))
+    )
+    camera = read_qualisys(path)[1]
+    assert camera.name == "cam1" and camera.size == (1080, 1920)
+    assert camera.fov == pytest.approx(2 * np.degrees(np.arctan(960 / 1650)))
+    np.testing.assert_allclose(camera.matrix, [[1600, 0, 540], [0, 1700, 950], [0, 0, 1]])
+    np.testing.assert_allclose(camera.distortion, [-0.04, 0.1, 0.001, 0.002, 0.01])
+    # It stands 3 m before the origin and looks along +y: x is right, z is up.
+    np.testing.assert_allclose(camera.to_camera(np.array([100.0, 0, 1200])), [0, 0, 3000])
+    np.testing.assert_allclose(camera.to_camera(np.array([400.0, 0, 1700])), [300, -500, 3000])
+    np.testing.assert_allclose(camera.project(np.array([[100.0, 0, 1200]])), [[540, 950]])
+    for content, words in (
+        ("<calibration/>", "0 cameras"),
+        ("<a", "not a Qualisys"),
+        ("", "not a"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=words):
+            read_qualisys(path)
+    path.write_text(QUALISYS.format(cameras=CAMERA.replace("focalLengthU", "focal")))
+    with pytest.raises(UserError, match="not a Qualisys"):
+        read_qualisys(path)
