@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from lib.errors import UserError
+from lib.keypoints import BLAZEPOSE_33
+from lib.skeleton import H36M
+from tests.benchmarks.multiview import errors, main, path_of
 from tests.benchmarks.rig import Calibrated, read_qualisys, triangulate, turned
+from tests.benchmarks.scene import Scene, Truth, joints_of, scenes
+from tests.benchmarks.seen import Seen
+from tests.training import run_command
 
 
 def ring(count: int = 4) -> list[Calibrated]:
@@ -137,3 +143,93 @@ def test_a_calibration_file_by_hand(tmp_path):
     path.write_text(QUALISYS.format(cameras=CAMERA.replace("focalLengthU", "focal")))
     with pytest.raises(UserError, match="not a Qualisys"):
         read_qualisys(path)
+
+
+def body(seed: int, place: tuple[float, float], frames: int = 40) -> np.ndarray:
+    """(F, 33, 3): somebody who goes evenly, 10 mm from frame to frame."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal([*place, 1000], [200, 200, 400], (33, 3))
+    return points + np.arange(frames)[:, None, None] * [8.0, 6.0, 0.0]
+
+
+def view_of(camera: Calibrated, people: list[np.ndarray]) -> Seen:
+    pixels = np.stack([camera.project(points) for points in people])
+    keypoints = np.concatenate([pixels, np.ones((*pixels.shape[:-1], 1))], axis=-1)
+    times = np.arange(len(people[0])) / 50
+    return Seen(keypoints.astype(np.float32), np.stack(people), camera.size, times)
+
+
+def test_people_are_matched_and_their_joints_found():
+    """Two people in another order in each camera; one camera has left and right wrong at times."""
+    cameras, two = ring(), [body(1, (-600, 0)), body(2, (600, 300))]
+    views = [view_of(camera, two if n % 2 else two[::-1]) for n, camera in enumerate(cameras)]
+    flipped = views[2].keypoints[1, 10:15].copy()
+    views[2].keypoints[1, 10:15] = flipped[:, list(BLAZEPOSE_33.mirror)]
+    found = scenes(cameras, views)
+    assert set(found) == {(0, 1, 0, 1), (1, 0, 1, 0)}
+    scene = found[1, 0, 1, 0]
+    np.testing.assert_array_equal(scene.keypoints[2, 10:15], flipped)
+    np.testing.assert_allclose(scene.truth().places, two[0], atol=0.05)
+    truth = Truth.of(scene, 2, views[2].times)
+    assert truth.sure.all()
+    np.testing.assert_allclose(truth.joints, joints_of(two[0]), atol=0.05)
+    left, right = (BLAZEPOSE_33.names.index(f"{side}_hip") for side in ("left", "right"))
+    np.testing.assert_allclose(
+        joints_of(two[0])[:, 0], (two[0][:, left] + two[0][:, right]) / 2, atol=1e-9
+    )
+    # What another camera sees is not in a camera's own truth.
+    views[2].keypoints[1, :, :, :2] += 9
+    again = Truth.of(Scene(scene.cameras, scene.keypoints.copy()), 2, views[2].times)
+    np.testing.assert_array_equal(again.joints, truth.joints)
+
+
+def test_the_errors_by_hand():
+    camera, points = ring()[1], body(1, (0, 0))
+    times = np.arange(40) / 50
+    truth = Truth(camera, joints_of(points), np.ones(40, dtype=bool), times)
+    same = errors(truth, 0.8 * truth.pose + 3)
+    assert same.position.max() < 1e-6 and np.abs(same.aligned).max() < 1e-6
+    assert same.size == pytest.approx(20) and same.bones < 1e-6
+    assert max(angle.max() for angle in same.angles.values()) < 1e-6
+    assert same.acceleration.max() < 1e-6
+    # A wrist that jumps forth and back: 17 mm of one joint of 17, twice 1 mm from frame to frame.
+    pose = truth.pose.copy()
+    pose[:, H36M.index("left_wrist")] += 17.0 * (np.arange(40) % 2)[:, None] * [0, 0, 1]
+    moved = errors(truth, pose)
+    np.testing.assert_allclose(moved.position, np.arange(40) % 2, atol=1e-6)
+    np.testing.assert_allclose(moved.acceleration, 2 * 50**2 / 1000)
+    assert moved.angles["knee"].max() < 1e-6 < moved.angles["elbow"].max()
+    # Frames in which the truth is not sure do not count.
+    sure = np.arange(40) % 2 == 0
+    assert errors(replace(truth, sure=sure), pose).position.max() < 1e-6
+
+
+def test_a_path_is_measured_from_where_the_camera_looks():
+    camera, points = ring()[1], body(1, (0, 0))
+    truth = Truth(camera, joints_of(points), np.ones(40, dtype=bool), np.arange(40) / 50)
+    forward = camera.rotation[2] * [1, 1, 0] / np.linalg.norm(camera.rotation[2, :2])
+    axes = np.stack([[forward[1], -forward[0], 0], forward, [0, 0, 1]])
+    pitch = float(np.degrees(np.arcsin(-camera.rotation[2, 2])))
+    found = path_of(truth, truth.joints @ axes.T + [500, 70, 0], pitch - 3)
+    assert found.off < 1e-6 and found.pitch == pytest.approx(3)
+    assert found.way == pytest.approx(10 * 30, rel=0.05)  # in steps of 0.2 s
+    stays = (truth.joints - truth.joints[:, :1]) @ axes.T
+    expected = 10 * np.abs(np.arange(40) - 19.5).mean()
+    assert path_of(truth, stays, pitch).off == pytest.approx(expected)
+
+
+def test_what_is_missing_is_said(tmp_path):
+    def told() -> str:
+        status, _, said = run_command(main, [tmp_path, "--keep", tmp_path / "kept"])
+        assert status == 2
+        return said
+
+    assert "one .qca.txt file is needed" in told()
+    (tmp_path / "calibration").mkdir()
+    cameras = "".join(CAMERA.format(name=f"other{n}") for n in range(3))
+    (tmp_path / "calibration" / "a.qca.txt").write_text(QUALISYS.format(cameras=cameras))
+    assert "three videos or more are needed (no folder)" in told()
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        (tmp_path / "videos" / f"cam{number}.mp4").write_bytes(b"")
+    assert "no camera is called cam0, cam1, cam2" in told()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.path import DEFAULT_FOV, runs
+from demo.path import DEFAULT_FOV, runs, turned_back
 from demo.pipeline import DEFAULT_CHECKPOINT, VideoLifter
 from demo.poses import Poses, bone_variation, unit
 from demo.smoothing import steady
@@ -85,7 +85,7 @@ def errors(truth: Truth, pose: np.ndarray) -> Errors:
         angles[name] = np.stack(sides, axis=-1)
     return Errors(
         mpjpe(scale * pose, true),
-        100 * abs(scale - 1),
+        100 * abs(1 / scale - 1),
         np.einsum("fij,fnj->fni", body_axes(true), off),
         angles,
         100 * bone_variation(pose),
@@ -134,12 +134,15 @@ def lifted(
     return lifter.lift_people(steady(view.person(row)), fov=fov, height=height)
 
 
-def own_pose(view: Seen, row: int) -> np.ndarray:
-    """The detector's 3D (F, 17, 3) mm in the picture's axes, averaged as the truth is."""
-    points, seen = view.own[row].astype(np.float64), np.isfinite(view.own[row]).all(axis=(1, 2))
-    known = np.flatnonzero(seen)
-    nearest = known[np.abs(np.arange(len(seen))[:, None] - known).argmin(axis=1)]
-    return averaged(joints_of(points[nearest]), view.times, STEADY_SECONDS)
+def own_pose(view: Seen, row: int, fov: float) -> np.ndarray:
+    """The detector's 3D (F, 17, 3) mm, averaged as the truth is; turned from the axes of a camera
+    that looks at the hips into those of the camera that filmed, as the demo turns its poses.
+    """
+    seen = np.flatnonzero(np.isfinite(view.own[row]).all(axis=(1, 2)))
+    nearest = seen[np.abs(np.arange(len(view.times))[:, None] - seen).argmin(axis=1)]
+    pose = averaged(joints_of(view.own[row, nearest]), view.times, STEADY_SECONDS)
+    hips = joints_of(view.keypoints[row, nearest])[:, 0, :2]
+    return turned_back(pose, hips, view.size, fov)
 
 
 def before_the_camera(truth: Truth, points: np.ndarray) -> np.ndarray:
@@ -182,7 +185,7 @@ def paths(lifter: VideoLifter, truth: Truth, view: Seen, row: int) -> dict[str, 
     for name, (fov, size) in told.items():
         poses = lifted(lifter, view, row, fov, size)
         found[name] = path_of(truth, poses.pose_world[0], poses.camera_pitch)
-    own = own_pose(view, row) @ truth.camera.rotation
+    own = own_pose(view, row, truth.camera.fov) @ truth.camera.rotation
     found[OWN] = path_of(truth, before_the_camera(truth, own), math.nan)
     return found
 
@@ -218,7 +221,7 @@ def measure(lifter: VideoLifter, folders: Sequence[Path], keep: Path) -> dict[st
                 truth = Truth.of(scene, camera, view.times)
                 pose = lifted(lifter, view, row, truth.camera.fov).pose_3d[0]
                 found[OURS].append(errors(truth, pose.astype(np.float64)))
-                found[OWN].append(errors(truth, own_pose(view, row)))
+                found[OWN].append(errors(truth, own_pose(view, row, truth.camera.fov)))
                 ways.append(paths(lifter, truth, view, row))
             for method, ones in found.items():
                 people.append({"who": name, "3D": method} | combined(ones))
