@@ -1,18 +1,20 @@
 """The geometry of several cameras, and what the benchmark makes of them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from demo.detectors.landmarks import HIPS, MARGIN, RIM, Region, find_landmarks
 from lib.errors import UserError
 from lib.keypoints import BLAZEPOSE_33
 from lib.skeleton import H36M
 from tests.benchmarks.multiview import errors, main, path_of
 from tests.benchmarks.rig import Calibrated, read_qualisys, triangulate, turned
 from tests.benchmarks.scene import Scene, Truth, joints_of, scenes
-from tests.benchmarks.seen import Seen
+from tests.benchmarks.seen import Heard, Seen, own_3d
 from tests.training import run_command
 
 
@@ -233,3 +235,38 @@ def test_what_is_missing_is_said(tmp_path):
     for number in range(3):
         (tmp_path / "videos" / f"cam{number}.mp4").write_bytes(b"")
     assert "no camera is called cam0, cam1, cam2" in told()
+
+
+class Fixed:
+    """A landmark network that finds the same in each crop: somebody upright, in its middle."""
+
+    points = np.random.default_rng(3).uniform(60, 196, (39, 5)).astype(np.float32)
+    points[HIPS, :2], points[RIM, :2] = (128, 128), (128, 128 - 128 / MARGIN)
+    metres = np.random.default_rng(4).normal(0, 0.5, (39, 3)).astype(np.float32)
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="crops")]
+
+    def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        count = len(inputs["crops"])
+        answers = self.points.reshape(1, -1), np.ones((1, 1)), self.metres.reshape(1, -1)
+        return [np.repeat(answer, count, axis=0) for answer in answers]
+
+
+def test_the_detectors_own_3d_is_turned_with_its_crop_and_goes_with_left_and_right():
+    network, frame = Heard(Fixed()), np.zeros((300, 400, 3), dtype=np.uint8)
+    upright = Region(np.array([200.0, 150.0]), 200.0, 0.0)
+    (found,) = find_landmarks(network, frame, [upright])
+    mirror, mm = list(BLAZEPOSE_33.mirror), 1000 * Fixed.metres[:33]
+    # Their shoulders are above their hips.
+    keypoints = found.keypoints[None].copy()
+    keypoints[0, [11, 12, 23, 24], :2] = [[210, 110], [190, 110], [210, 150], [190, 150]]
+    np.testing.assert_allclose(own_3d(network, frame, keypoints), mm[None], rtol=1e-5)
+    np.testing.assert_allclose(
+        own_3d(network, frame, keypoints[:, mirror]), mm[None, mirror], rtol=1e-5
+    )
+    # Lying, the head to the right: what was up is to the right, what was to the right is down.
+    lying = keypoints.copy()
+    lying[..., 0], lying[..., 1] = 200 - (keypoints[..., 1] - 150), keypoints[..., 0] - 50
+    expected = np.stack([-mm[:, 1], mm[:, 0], mm[:, 2]], axis=-1)[None]
+    np.testing.assert_allclose(own_3d(network, frame, lying), expected, atol=1e-2)

@@ -43,7 +43,7 @@ class Seen:
         return people.filmed(0.0, self.size).at(self.times.tolist())
 
 
-class _Heard:
+class Heard:
     """The landmark network, whose last answers are kept: the demo leaves its 3D alone."""
 
     def __init__(self, network: "InferenceSession") -> None:
@@ -59,15 +59,25 @@ class _Heard:
         return self.answers
 
 
-def own_3d(network: _Heard, frame: Frame, keypoints: np.ndarray) -> np.ndarray:
+def own_3d(network: Heard, frame: Frame, keypoints: np.ndarray) -> np.ndarray:
     """The detector's 3D of people (P, J, 3) of a frame -> (P, J, 3) mm, see `Seen`.
 
-    As in MediaPipe: of a crop turned upright, and turned back with it.
+    As in MediaPipe: of a crop turned upright, and turned back with it. Left and right are as in the
+    keypoints, where the demo has exchanged them.
     """
     regions = [Region.of_coco(person[COCO_OF_BLAZEPOSE]) for person in keypoints]
     regions = [found.region for found in find_landmarks(network, frame, regions)]
-    find_landmarks(network, frame, regions)
+    landmarks = find_landmarks(network, frame, regions)
     points = 1000 * network.answers[2].reshape(len(regions), -1, 3)[:, :NUM_KEYPOINTS]
+    mirror = list(BLAZEPOSE_33.mirror)
+    for index, (found, person) in enumerate(zip(landmarks, keypoints, strict=True)):
+        seen = person[:, 2] > 0
+        apart, exchanged = (
+            np.linalg.norm((one - person)[seen, :2], axis=1).mean()
+            for one in (found.keypoints, found.keypoints[mirror])
+        )
+        if exchanged < apart:
+            points[index] = points[index, mirror]
     turn = np.stack([region.to_frame[:, :2] * SIDE / region.side for region in regions])
     points[..., :2] = np.einsum("pik,pjk->pji", turn, points[..., :2])
     return points
@@ -89,7 +99,7 @@ def _detect(video: Path, kept: Path) -> None:
     shape = (len(people.numbers), people.num_frames, NUM_KEYPOINTS, 3)
     keypoints, own = np.zeros(shape, np.float32), np.full(shape, np.nan, np.float32)
     keypoints[rows, people.frame] = people.keypoints
-    network = _Heard(open_network(FILE))
+    network = Heard(open_network(FILE))
     with Video(str(video)) as opened:
         for number, frame in enumerate(opened.frames()):
             here = people.frame == number
