@@ -118,6 +118,7 @@ def write_files(
             people,
             smooth=options.smooth,
             camera_pitch=options.camera_pitch,
+            camera_roll=options.camera_roll,
             fov=None if options.in_place else options.fov,
             height=options.height,
             constant_bones=not options.free_bones,
@@ -136,11 +137,19 @@ def write_files(
     fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"
     sees = f"sees {poses.fov:g}° (--fov)" if poses.fov else "nobody goes anywhere (--in-place)"
     print(
-        f"camera looks down {poses.camera_pitch:.0f}°, {sees}; the network's bone lengths vary by"
+        f"camera looks down {poses.camera_pitch:.0f}°{_tilt(poses.camera_roll)}, {sees}; the"
+        f" network's bone lengths vary by"
         f" {poses.bone_variation.mean():.1%}{fixed}"
     )
     print(f"{folder}: {', '.join(written)}")
     return Done(people.num_frames, len(poses.persons), sum(progress.seconds.values()))
+
+
+def _tilt(roll: float) -> str:
+    if not roll:
+        return ""
+    side = "right" if roll > 0 else "left"
+    return f" and is tilted: upright leans {abs(roll):.0f}° to the {side} (--camera-roll)"
 
 
 def show_live(options: argparse.Namespace, detector: Detector, lifter: VideoLifter) -> None:

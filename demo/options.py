@@ -73,6 +73,8 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--raw-keypoints", action="store_true", help=raw)
     pitch = "how far the camera looks down (auto)"
     add("--camera-pitch", default="auto", metavar="DEG", type=parse_pitch, help=pitch)
+    roll = "how far what is upright leans to the right in the picture (auto)"
+    add("--camera-roll", default="auto", metavar="DEG", type=parse_roll, help=roll)
     seen = f"what the camera sees over the picture's longer side ({DEFAULT_FOV:g})"
     add("--fov", default=DEFAULT_FOV, metavar="DEG", type=parse_fov, help=seen)
     tall = f"how tall everybody is ({AVERAGE_HEIGHT:g})"
@@ -152,6 +154,7 @@ def _check_live(options: argparse.Namespace) -> None:
         (options.save_keypoints, "--save-keypoints", "live, no keypoints are kept"),
         (len(options.formats) < len(EXPORTERS), "--formats", "live, --record writes a film"),
         (options.free_bones, "--free-bones", "live, they always are as the network gives them"),
+        (options.camera_roll is not None, "--camera-roll", "live, the camera is taken as level"),
         (options.fov != DEFAULT_FOV, "--fov", "live, everybody stays in place"),
         (options.height is not None, "--height", "live, everybody is of average height"),
         (options.in_place, "--in-place", "live, everybody stays in place anyway"),
@@ -219,6 +222,16 @@ def parse_pitch(text: str) -> float | None:
     if not -90 <= pitch <= 90:
         raise UserError(f"--camera-pitch {text}: from -90 (looks up) to 90 (looks down)")
     return pitch
+
+
+def parse_roll(text: str) -> float | None:
+    """None: estimate it."""
+    if text == "auto":
+        return None
+    with suppress(ValueError):
+        if -180 <= float(text) <= 180:
+            return float(text)
+    raise UserError(f"--camera-roll {text}: auto, or degrees from -180 to 180")
 
 
 def parse_fov(text: str) -> float:

@@ -12,14 +12,15 @@ import numpy as np
 
 from demo.detection import detect_people
 from demo.detectors import DETECTORS, choose_detector
-from demo.lifting import lift_track
+from demo.lifting import Lifted, lift_track
 from demo.path import DEFAULT_FOV
 from demo.people import ASSUMED_FPS, Detector, People
 from demo.poses import Poses
 from demo.room import place_shots
 from demo.smoothing import steady
+from demo.tilt import tilt_of_longest, tilts_of, turned, upright
 from demo.tracking import choose, follow
-from demo.tracks import Timeline, tracks_of
+from demo.tracks import Timeline, Track, tracks_of
 from demo.video import Video, find_video
 from lib.errors import UserError
 from lib.keypoints import find_layout
@@ -143,21 +144,28 @@ class VideoLifter:
         person: str = "largest",
         smooth: bool = False,
         camera_pitch: float | None = None,
+        camera_roll: float | None = None,
         fov: float | None = DEFAULT_FOV,
         height: float | None = None,
     ) -> Poses:
         """Poses of a video's people. Raises UserError.
 
         person: 'largest', 'all' or a number; smooth: One-Euro filter on the keypoints;
-        camera_pitch: degrees the camera looks down, None to estimate it; fov: its field of view
-        over the picture's longer side in degrees, None: people stay in place; height: of everybody
-        in metres, None: average.
+        camera_pitch: degrees the camera looks down, camera_roll: by which what is upright leans to
+        the right in the picture, None to estimate them; fov: the camera's field of view over the
+        picture's longer side in degrees, None: people stay in place; height: of everybody in
+        metres, None: average.
         """
         found = choose_detector(detector)
         with Video(find_video(video)) as opened:
             people = people_in_video(opened, found, person)
         return self.lift_people(
-            people, smooth=smooth, camera_pitch=camera_pitch, fov=fov, height=height
+            people,
+            smooth=smooth,
+            camera_pitch=camera_pitch,
+            camera_roll=camera_roll,
+            fov=fov,
+            height=height,
         )
 
     def lift_keypoints(
@@ -169,6 +177,7 @@ class VideoLifter:
         layout: str = "h36m17",
         smooth: bool = False,
         camera_pitch: float | None = None,
+        camera_roll: float | None = None,
         fov: float | None = DEFAULT_FOV,
         height: float | None = None,
     ) -> Poses:
@@ -189,7 +198,12 @@ class VideoLifter:
             raise UserError("no keypoint has a confidence above 0; nothing can be lifted")
         people = people.filmed(fps, size)
         return self.lift_people(
-            people, smooth=smooth, camera_pitch=camera_pitch, fov=fov, height=height
+            people,
+            smooth=smooth,
+            camera_pitch=camera_pitch,
+            camera_roll=camera_roll,
+            fov=fov,
+            height=height,
         )
 
     def lift_people(
@@ -198,6 +212,7 @@ class VideoLifter:
         *,
         smooth: bool = False,
         camera_pitch: float | None = None,
+        camera_roll: float | None = None,
         fov: float | None = DEFAULT_FOV,
         height: float | None = None,
         constant_bones: bool = True,
@@ -213,18 +228,35 @@ class VideoLifter:
         tracks = tracks_of(people)
         if smooth:
             tracks = [track.smoothed() for track in tracks]
-        lifted = [lift_track(self, track, size, constant_bones, height) for track in tracks]
-        placed = place_shots(tracks, lifted, people.cuts, size, fov, camera_pitch)
+
+        def lift(track: Track) -> Lifted:
+            return lift_track(self, track, size, constant_bones, height)
+
+        lifted = [lift(track) for track in tracks]
+        tilts = (
+            tilts_of(tracks, lifted, people.cuts, size, fov)
+            if camera_roll is None
+            else np.full(len(tracks), camera_roll)
+        )
+        level = [upright(*pair, size) for pair in zip(tracks, tilts, strict=True)]
+        # The network knows people as level cameras see them.
+        lifted = [
+            lift(track) if tilt else one
+            for track, tilt, one in zip(level, tilts, lifted, strict=True)
+        ]
+        placed = place_shots(level, lifted, people.cuts, size, fov, camera_pitch)
+        camera = [turned(*pair) for pair in zip(placed.camera, tilts, strict=True)]
         timeline = Timeline.of(tracks, people)
         return Poses(
             persons=people.numbers,
             keypoints_2d=timeline.whole([track.joints for track in tracks], unseen=2),
-            pose_3d=timeline.whole(placed.camera).astype(np.float32),
+            pose_3d=timeline.whole(camera).astype(np.float32),
             pose_world=timeline.whole(placed.world).astype(np.float32),
             bone_variation=timeline.mean([one.bone_variation for one in lifted]),
             fps=fps,
             size=size,
             camera_pitch=placed.pitch,
+            camera_roll=tilt_of_longest(tracks, tilts, people.cuts),
             fov=fov or 0.0,
             times=people.seconds,
             stretch=timeline.stretch,

@@ -40,6 +40,7 @@ class Poses:
     times: np.ndarray
     stretch: np.ndarray
     fov: float = 0.0
+    camera_roll: float = 0.0  # degrees that what is upright leans to the right; likewise
 
     @property
     def confidence(self) -> np.ndarray:

@@ -36,16 +36,17 @@ def millimetres_per_unit(pose: np.ndarray, height: float | None = None) -> float
     return share * float(sum(REFERENCE_MM.values()) / max(size, 1e-9))
 
 
-def _joint(pose: np.ndarray, name: str) -> np.ndarray:
+def joint_of(pose: np.ndarray, name: str) -> np.ndarray:
+    """(..., 17, 3) -> (..., 3)."""
     return pose[..., H36M.index(name), :]
 
 
-def _standing(pose: np.ndarray) -> np.ndarray:
+def standing(pose: np.ndarray) -> np.ndarray:
     """(F,) whether trunk and both legs make nearly a straight line."""
-    trunk = unit(_joint(pose, "thorax") - _joint(pose, "pelvis"))
+    trunk = unit(joint_of(pose, "thorax") - joint_of(pose, "pelvis"))
     straight = np.ones(len(pose), dtype=bool)
     for side in ("left", "right"):
-        hip, knee, ankle = (_joint(pose, f"{side}_{part}") for part in ("hip", "knee", "ankle"))
+        hip, knee, ankle = (joint_of(pose, f"{side}_{part}") for part in ("hip", "knee", "ankle"))
         thigh, shin = unit(hip - knee), unit(knee - ankle)
         straight &= (thigh * shin).sum(-1) > STANDING
         straight &= (thigh * trunk).sum(-1) > STANDING
@@ -67,13 +68,13 @@ def estimate_pitch(poses: list[np.ndarray], times: list[np.ndarray]) -> float:
     """
     upright, feet = [], []
     for pose, seconds in zip(poses, times, strict=True):
-        standing = _standing(pose)
-        if not standing.any():
-            standing = np.ones(len(pose), dtype=bool)
-        pelvis, thorax = _joint(pose, "pelvis"), _joint(pose, "thorax")
-        ankles = _joint(pose, "left_ankle"), _joint(pose, "right_ankle")
+        upright_frames = standing(pose)
+        if not upright_frames.any():
+            upright_frames = np.ones(len(pose), dtype=bool)
+        pelvis, thorax = joint_of(pose, "pelvis"), joint_of(pose, "thorax")
+        ankles = joint_of(pose, "left_ankle"), joint_of(pose, "right_ankle")
         for line in (thorax - pelvis, pelvis - (ankles[0] + ankles[1]) / 2):
-            up = line[standing]
+            up = line[upright_frames]
             # Up is (·, -cos pitch, -sin pitch) in camera axes.
             upright.append(np.rad2deg(np.arctan2(-up[:, 2], -up[:, 1])))
         between = ankles[1] - ankles[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from demo.pipeline import VideoLifter
 from demo.poses import Poses
 from lib.camera import camera_to_world
 from lib.keypoints import COCO_17
@@ -57,6 +58,29 @@ def standing(frames: int = 60, turn: float = 0.0, lean: float = 0.0) -> np.ndarr
 def in_camera(world: np.ndarray, pitch: float) -> np.ndarray:
     """The inverse of camera_to_world, found from the images of the axes."""
     return world @ camera_to_world(np.eye(3), pitch).T
+
+
+class Known(VideoLifter):
+    """In place of the network: the picture's plane, or a pose in camera axes, over and over."""
+
+    n_frames, frame_rate = 9, 25.0
+
+    def __init__(self, pose: np.ndarray | None = None) -> None:
+        self.pose, self.seen = pose, []
+
+    def lift(self, clips: np.ndarray) -> np.ndarray:
+        self.seen.append(clips)
+        if self.pose is not None:
+            return np.broadcast_to(self.pose[: clips.shape[1]], clips.shape)
+        return np.concatenate([clips[..., :2], np.zeros_like(clips[..., :1])], axis=-1)
+
+
+def in_picture(height: float, x: float, frames: int = 12) -> np.ndarray:
+    """(F, 17, 3) pixels in 640 x 480: someone who stands at x, `height` px from ankle to head."""
+    body = standing(frames)[..., [0, 2]] * [1, -1]
+    keypoints = np.ones((frames, 17, 3))
+    keypoints[..., :2] = body * height / np.ptp(body[0, :, 1]) + [x, 240]
+    return keypoints.astype(np.float32)
 
 
 class Reader:

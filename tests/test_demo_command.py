@@ -32,6 +32,7 @@ from tests.demo_samples import make_video, walking
         ("--no-flip", False, {}),
         ("--smooth", True, {"smooth": True}),
         ("--camera-pitch 33", True, {"camera_pitch": 33.0}),
+        ("--camera-roll 12", True, {"camera_roll": 12.0}),
         ("--free-bones", True, {"constant_bones": False}),
         ("--fov 70", True, {"fov": 70.0}),
         ("--height 1.6", True, {"height": 1.6}),
@@ -53,6 +54,7 @@ def test_flags_reach_the_lifter(checkpoint, tmp_path, monkeypatch, flags, flip, 
         np.testing.assert_allclose(found["pose_world"], expected.pose_world, atol=1e-3)
         np.testing.assert_allclose(found["keypoints_2d"], expected.keypoints_2d[..., :2])
         assert found["camera_pitch"] == expected.camera_pitch
+        assert found["camera_roll"] == expected.camera_roll
 
 
 class Walker:
@@ -162,6 +164,8 @@ def test_the_command_line_writes_every_format(checkpoint, tmp_path):
             "no such checkpoint",
         ),
         (["--keypoints", "points.npz", "--camera-pitch", "up"], "--camera-pitch up"),
+        (["--keypoints", "points.npz", "--camera-roll", "200"], "--camera-roll 200: auto, or deg"),
+        (["--webcam", "0", "--no-window", "--camera-roll", "9"], "--camera-roll: live"),
         (["--keypoints", "points.npz", "--fov", "0"], "--fov 0: from 5"),
         (["--keypoints", "points.npz", "--fov", "60", "--in-place"], "--in-place needs no --fov"),
         (

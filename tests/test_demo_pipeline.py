@@ -21,7 +21,7 @@ from lib.files import PROJECT_ROOT
 from lib.keypoints import H36M_17
 from lib.skeleton import H36M
 from model.build import build_bone_aware, build_lifter
-from tests.demo_samples import in_camera, standing, walking
+from tests.demo_samples import Known, in_camera, in_picture, standing, walking
 
 
 @pytest.fixture(scope="module")
@@ -145,29 +145,6 @@ def test_importing_the_demo_loads_nothing_heavy():
 
 
 # --- What happens around the network, with one whose answer is known ------------------------
-
-
-class Known(VideoLifter):
-    """In place of the network: the picture's plane, or a pose in camera axes, over and over."""
-
-    n_frames, frame_rate = 9, 25.0
-
-    def __init__(self, pose: np.ndarray | None = None) -> None:
-        self.pose, self.seen = pose, []
-
-    def lift(self, clips: np.ndarray) -> np.ndarray:
-        self.seen.append(clips)
-        if self.pose is not None:
-            return np.broadcast_to(self.pose[: clips.shape[1]], clips.shape)
-        return np.concatenate([clips[..., :2], np.zeros_like(clips[..., :1])], axis=-1)
-
-
-def in_picture(height: float, x: float, frames: int = 12) -> np.ndarray:
-    """(F, 17, 3) pixels in 640 x 480: someone who stands at x, `height` px from ankle to head."""
-    body = standing(frames)[..., [0, 2]] * [1, -1]
-    keypoints = np.ones((frames, 17, 3))
-    keypoints[..., :2] = body * height / np.ptp(body[0, :, 1]) + [x, 240]
-    return keypoints.astype(np.float32)
 
 
 def test_a_body_has_the_size_of_an_average_one():
