@@ -4,6 +4,7 @@ P people, J keypoints; a keypoint is x, y in pixels and a confidence.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, combinations, pairwise
 
@@ -28,6 +29,9 @@ MIN_AGREEMENT = 0.25
 # time a person was out of sight: after three times UNSURE (seconds) it is twice as large.
 REACH = 0.18
 UNSURE = 0.25
+# By place alone, whatever the pose, the distance is so many times as large, among boxes of which
+# one is at most so many times larger than the other.
+WIDE, ALIKE_SIZE = 3.0, 2.0
 # How much it counts that people look like those of a track, where several are possible: looks that
 # agree by ALIKE[0] or less are those of somebody else, by ALIKE[1] or more those of the same.
 LOOKS, ALIKE = 0.6, (0.5, 0.95)
@@ -59,6 +63,16 @@ def agreement(a: np.ndarray, b: np.ndarray, reach: float = REACH) -> float:
     closeness = float(np.mean(np.exp(-((distance / reach) ** 2))))
     iou = float(intersection / union) if union > 0 else 0.0
     return (iou + closeness) / 2
+
+
+def closeness(a: np.ndarray, b: np.ndarray, reach: float = REACH) -> float:
+    """As `agreement`, by the middles of the boxes alone."""
+    boxes = np.stack([bounding_box(a), bounding_box(b)])
+    sizes = np.maximum(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)), 1.0)
+    if sizes.max() > ALIKE_SIZE * sizes.min():
+        return 0.0
+    away = np.linalg.norm(np.diff(boxes[:, :2] + boxes[:, 2:], axis=0)) / 2 / sizes.max()
+    return float(np.exp(-((away / (WIDE * reach)) ** 2)))
 
 
 def same_person(last: np.ndarray, now: np.ndarray, elapsed: float) -> bool:
@@ -149,7 +163,10 @@ class Tracker:
         expected = {i: p.expected(self._frame) for i, p in alive.items()}
         self._join(people, looks, expected, numbers)
         # A person who is not at the expected place may have stopped.
-        self._join(people, looks, {i: p.keypoints for i, p in alive.items()}, numbers)
+        last = {i: p.keypoints for i, p in alive.items()}
+        self._join(people, looks, last, numbers)
+        # Who turns over, as in a somersault, is near that place in quite another pose.
+        self._join(people, looks, last, numbers, closeness)
         if looks is not None:
             self._return(looks, numbers)
         alone = _alone(people)
@@ -172,17 +189,19 @@ class Tracker:
         looks: np.ndarray | None,
         places: dict[int, np.ndarray],
         numbers: dict[int, int],
+        agree: Callable[[np.ndarray, np.ndarray, float], float] = agreement,
     ) -> None:
         """Adds to numbers (person -> track) the pairs of those still free, the best first.
 
-        places: where the people of the tracks are thought to be, (J, 3) each.
+        places: where the people of the tracks are thought to be, (J, 3) each; agree: how much
+        such a place and a sighting do, with the reach for it.
         """
         pairs = []
         for index, place in places.items():
             absence = self._people[index].absence(self._frame)
             doubt = np.sqrt(1 + absence / self._unsure)
             for number, person in enumerate(people):
-                score = agreement(place, person, REACH * doubt)
+                score = agree(place, person, REACH * doubt)
                 like = 1.0
                 if looks is not None:
                     like = self._people[index].likeness(looks[number], unknown=NOT_KNOWN)

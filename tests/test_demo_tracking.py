@@ -72,6 +72,15 @@ def test_who_stopped_behind_something_is_known_again():
     assert followed([*walk, *[NOBODY] * 25, *stopped]).numbers.tolist() == [1]
 
 
+@pytest.mark.parametrize(("x", "size", "count"), [(25, 60, 1), (25, 180, 2), (120, 60, 2)])
+def test_who_turns_over_is_the_same_and_who_is_elsewhere_or_larger_is_not(x, size, count):
+    """Upside down after 0.2 s unseen, as in a somersault: no keypoint is where it was."""
+    over = person(x, size=size)
+    over[:, :2] = over[:, :2].min(axis=0) + over[:, :2].max(axis=0) - over[:, :2]
+    people = followed([*[person(0)[None]] * 20, *[NOBODY] * 5, *[over[None]] * 20])
+    assert len(people.numbers) == count
+
+
 def test_nobody_at_first_and_in_between():
     detections = [NOBODY] * 3 + [person(10)[None]] + [NOBODY] * 3 + [person(18)[None]] * 9
     people = followed(detections)
