@@ -21,7 +21,7 @@ from demo.people import ASSUMED_FPS, Detector, People
 from demo.pipeline import VideoLifter, people_in_video
 from demo.readers import is_stream
 from demo.smoothing import LIGHT, STRONG
-from demo.summary import summary
+from demo.summary import in_words, summary
 from demo.tracking import choose, follow
 from demo.video import Video
 from lib.errors import UserError
@@ -131,7 +131,7 @@ def write_files(
             Export(poses, options.video, options.view, on_frame), folder, name, options.formats
         ),
     )
-    for line in summary(people, poses):
+    for line in summary(people, poses, source.most if isinstance(source, Detector) else 0):
         print(line)
     print(progress.line(people.num_frames))
     fixed = "" if options.free_bones else " (constant in the results; --free-bones keeps them)"
@@ -295,6 +295,5 @@ class Progress:
     def line(self, frames: int) -> str:
         total = sum(self.seconds.values())
         parts = ", ".join(f"{name} {spent:.1f} s" for name, spent in self.seconds.items())
-        return (
-            f"{frames} frames in {total:.1f} s ({frames / max(total, 1e-9):.1f} frames/s): {parts}"
-        )
+        rate = frames / max(total, 1e-9)
+        return f"{in_words(frames)} in {total:.1f} s ({rate:.1f} frames/s): {parts}"

@@ -40,13 +40,14 @@ class Detector:
     at_rate: the same for a frame rate, where it matters to the detector.
     jitters: whether it sees each frame for itself, so that a body at rest trembles.
     sections: whether a video is done sooner in sections: true where one detector computes on a
-    single core.
+    single core. most: people that it follows at once, 0: any number.
     """
 
     make: Callable[[], Pose2D]
     sections: bool = False
     at_rate: Callable[[float], Pose2D] | None = None
     jitters: bool = False
+    most: int = 0
 
     def for_frames(self, fps: float) -> Pose2D:
         """A fresh one for frames at this rate, 0: unknown."""

@@ -8,12 +8,16 @@ from demo.poses import Poses
 MOST = 8  # people, switches or stretches that are listed
 
 
-def summary(people: People, poses: Poses) -> list[str]:
-    """people: whom `choose` has chosen; poses: theirs."""
+def summary(people: People, poses: Poses, most: int = 0) -> list[str]:
+    """people: whom `choose` has chosen; poses: theirs; most: people that are found at once, 0: any
+    number.
+    """
     frames = people.num_frames
     found = [f"{number} in {count}" for number, count in people.crowd]
     who = "1 person" if len(found) == 1 else f"{len(found)} people"
-    lines = [f"{who} in {_count(frames)}: {_list(found)}"]
+    lines = [f"{who} in {in_words(frames)}: {_list(found)}"]
+    if 0 < most <= np.bincount(people.frame).max():
+        lines.append(f"{most} people at once are as many as are followed; there may be more")
     tracked = people.person if people.tracked is None else people.tracked
     for number in people.numbers.tolist():
         rows = np.flatnonzero(people.person == number)
@@ -29,8 +33,8 @@ def summary(people: People, poses: Poses) -> list[str]:
         slips = int((confidence[seen].max(axis=-1) == 0).sum())
         if slips:
             lines.append(
-                f"person {number}: in {_count(slips)} somewhere else for a moment, taken for slips"
-                " of the detector and left out"
+                f"person {number}: in {in_words(slips)} somewhere else for a moment, taken for"
+                " slips of the detector and left out"
             )
         starts = np.flatnonzero((stretch > 1) & (np.diff(stretch, prepend=0) != 0))
         if len(starts):
@@ -41,7 +45,7 @@ def summary(people: People, poses: Poses) -> list[str]:
     return lines
 
 
-def _count(frames: int) -> str:
+def in_words(frames: int) -> str:
     return "1 frame" if frames == 1 else f"{frames} frames"
 
 

@@ -1,6 +1,7 @@
 """The web page, driven in a headless Chromium."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,3 +143,25 @@ def test_the_page_is_one_file(tmp_path):
     write_page(tmp_path / "page.html", sample_poses(frames=1))
     page = (tmp_path / "page.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|@import|fetch\(|XMLHttpRequest", page)
+
+
+def test_a_portrait_is_seen_with_its_room_on_a_telephone(browser, tmp_path):
+    """One above the other, both inside of the window, the picture in its own shape."""
+    poses = replace(sample_poses(), size=(1080, 1920))
+    write_page(tmp_path / "portrait.html", poses)
+    metrics = "Emulation.setDeviceMetricsOverride"
+    browser.call(metrics, width=400, height=800, deviceScaleFactor=1, mobile=False)
+    try:
+        browser.open(tmp_path / "portrait.html")
+        picture, room = (
+            browser.run(
+                f"(() => {{ const b = document.getElementById('{name}').getBoundingClientRect();"
+                " return [b.left, b.top, b.right, b.bottom]; })()"
+            )
+            for name in ("picture", "room")
+        )
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+    assert picture[3] <= room[1] and room[3] <= 800 and room[3] - room[1] >= 280
+    shape = (picture[2] - picture[0]) / (picture[3] - picture[1])
+    assert shape == pytest.approx(1080 / 1920, abs=0.01)

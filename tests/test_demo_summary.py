@@ -8,8 +8,7 @@ from demo.summary import summary
 from demo.tracking import choose
 from lib.errors import UserError
 from lib.keypoints import H36M_17
-from tests.demo_samples import walking
-from tests.test_demo_pipeline import Known
+from tests.demo_samples import Known, walking
 
 
 def seen(frames: dict[int, range], length: int) -> People:
@@ -36,6 +35,15 @@ def test_who_was_found_where_and_who_follows_whom():
     assert told(choose(people, "all")) == lines[:1]
     alone = choose(seen({1: range(30)}, 30), "largest")
     assert told(alone) == ["1 person in 30 frames: 1 in 30"]
+
+
+def test_a_crowd_of_as_many_as_the_detector_follows_is_told():
+    people = choose(seen({1: range(30), 2: range(20, 60), 3: range(40, 60)}, 60), "all")
+    poses = Known().lift_people(people)
+    assert summary(people, poses) == summary(people, poses, most=3)
+    assert summary(people, poses, most=2)[1:] == [
+        "2 people at once are as many as are followed; there may be more"
+    ]
 
 
 def test_slips_that_are_left_out_are_told():

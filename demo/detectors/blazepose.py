@@ -53,6 +53,7 @@ def open_detector(weights_dir: Path) -> Detector:
         sections=True,
         at_rate=lambda fps: BlazePose(*networks, fps=fps),
         jitters=True,
+        most=MOST,
     )
 
 
