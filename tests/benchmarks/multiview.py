@@ -124,7 +124,7 @@ def by_joint(found: Sequence[Errors]) -> list[dict[str, object]]:
 
 # --- What is scored ---------------------------------------------------------------------------
 
-OURS, OWN = "ours", "the detector's own 3D"
+OURS, OWN, ALONE = "ours", "the detector's own 3D", "ours, of the truth's 2D"
 
 
 def lifted(
@@ -132,6 +132,15 @@ def lifted(
 ) -> Poses:
     """As the demo lifts this person of the video, raw keypoints steadied."""
     return lifter.lift_people(steady(view.person(row)), fov=fov, height=height)
+
+
+def lifted_alone(lifter: VideoLifter, truth: Truth) -> np.ndarray:
+    """(F, 17, 3) as the demo lifts keypoints without a detector's errors."""
+    pixels = truth.camera.project(truth.joints)
+    keypoints = np.concatenate([pixels, np.ones((*pixels.shape[:-1], 1))], axis=-1)
+    fps = 1 / float(np.median(np.diff(truth.times)))
+    poses = lifter.lift_keypoints(keypoints, truth.camera.size, fps, fov=truth.camera.fov)
+    return poses.pose_3d[0].astype(np.float64)
 
 
 def own_pose(view: Seen, row: int, fov: float) -> np.ndarray:
@@ -208,7 +217,8 @@ def path_rows(found: Sequence[dict[str, Scores]]) -> list[dict[str, object]]:
 
 def measure(lifter: VideoLifter, folders: Sequence[Path], keep: Path) -> dict[str, list[dict]]:
     """The tables, by their titles."""
-    checks, people, joints, ways = [], [], {OURS: [], OWN: []}, []
+    checks, people, ways = [], [], []
+    everybody: dict[str, list[Errors]] = {OURS: [], OWN: [], ALONE: []}
     for path in folders:
         folder = Folder(path)
         cameras = folder.cameras()
@@ -216,22 +226,23 @@ def measure(lifter: VideoLifter, folders: Sequence[Path], keep: Path) -> dict[st
         for number, (rows, scene) in enumerate(scenes(cameras, views).items(), 1):
             name = f"{path.name}, person {number}"
             checks.append(check(name, cameras, scene))
-            found: dict[str, list[Errors]] = {OURS: [], OWN: []}
+            found: dict[str, list[Errors]] = {method: [] for method in everybody}
             for camera, (view, row) in enumerate(zip(views, rows, strict=True)):
                 truth = Truth.of(scene, camera, view.times)
                 pose = lifted(lifter, view, row, truth.camera.fov).pose_3d[0]
                 found[OURS].append(errors(truth, pose.astype(np.float64)))
                 found[OWN].append(errors(truth, own_pose(view, row, truth.camera.fov)))
+                found[ALONE].append(errors(truth, lifted_alone(lifter, truth)))
                 ways.append(paths(lifter, truth, view, row))
             for method, ones in found.items():
                 people.append({"who": name, "3D": method} | combined(ones))
-                joints[method] += ones
-    people += [{"who": "all", "3D": method} | combined(ones) for method, ones in joints.items()]
+                everybody[method] += ones
+    people += [{"who": "all", "3D": method} | combined(ones) for method, ones in everybody.items()]
     return {
         "The truth: how well the cameras agree": checks,
         "Poses; mm at the person's size": people,
         "Where they go": path_rows(ways),
-        **{f"By joint, {method}": by_joint(ones) for method, ones in joints.items()},
+        **{f"By joint, {method}": by_joint(ones) for method, ones in everybody.items()},
     }
 
 
