@@ -235,9 +235,15 @@ def test_files_may_be_dropped(browser, tmp_path):
     write_page(tmp_path / "first.html", poses)
     write_npz(tmp_path / "second.npz", poses)
     browser.open(tmp_path / "first.html")
+    # A file that takes long, and another one before it has been read: the last chosen counts.
+    browser.run(
+        "compareWith({ name: 'slow', arrayBuffer: () => new Promise(done => { late = done; }) }); 0"
+    )
     browser.drop(*browser.middle_of("curves"), tmp_path / "second.npz")
     browser.wait_for("second")
     assert browser.run(MEANS)[0][2] == 50
+    browser.run("late(new ArrayBuffer(1)); new Promise(done => setTimeout(done))")
+    assert browser.run(TOLD) == ""
     assert browser.problems == []
 
 

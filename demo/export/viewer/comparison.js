@@ -1,6 +1,6 @@
 // Controls and numbers of the comparison with a second result.
 
-let second = null;
+let second = null, wanted = null; // the file that was chosen last
 
 function tell(text, wrong = false) {
   $("told").textContent = text;
@@ -9,19 +9,21 @@ function tell(text, wrong = false) {
 
 async function compareWith(file) {
   tell(`Reading ${file.name} …`);
+  wanted = file;
   try {
     const source = await readResult(file, data.names);
-    tell("");
+    if (file !== wanted) return;
     second = new Second(source);
   } catch (problem) {
-    return tell(problem.message, true);
+    if (file === wanted) tell(problem.message, true);
+    return;
   }
   $("later").value = 0;
   showComparison();
 }
 
 function closeComparison() {
-  second = null;
+  second = wanted = null;
   tell("");
   showComparison();
   $("other").focus();
