@@ -193,13 +193,16 @@ def bend_leg(
     """Knee and ankle (F, 3) with the ankle at the target, or as near as the leg reaches.
 
     Thigh and shin keep their lengths; the knee stays on its side, that of a straight leg goes
-    ahead (F, 3), a unit vector.
+    ahead (F, 3), a unit vector. A leg comes to be straight slowly: no knee snaps.
     """
     thigh = np.linalg.norm(knee - hip, axis=-1, keepdims=True)
     shin = np.linalg.norm(ankle - knee, axis=-1, keepdims=True)
     axis = unit(target - hip)
     reach = np.linalg.norm(target - hip, axis=-1, keepdims=True)
-    reach = np.clip(reach, np.abs(thigh - shin), thigh + shin)
+    own = np.linalg.norm(ankle - hip, axis=-1, keepdims=True)
+    room = np.maximum(thigh + shin - own, 1e-6)
+    longer = own + room * (1 - np.exp(-np.maximum(reach - own, 0) / room))
+    reach = np.clip(np.where(reach > own, longer, reach), np.abs(thigh - shin), thigh + shin)
     along = (thigh**2 - shin**2 + reach**2) / (2 * np.maximum(reach, 1e-9))
     out = np.sqrt(np.maximum(thigh**2 - along**2, 0))
     side = knee - hip + 1e-3 * ahead

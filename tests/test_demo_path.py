@@ -257,11 +257,25 @@ def test_a_leg_bends_by_hand():
         knee, ankle = bend_leg(*leg, foot, ahead)
         np.testing.assert_allclose(knee, [[0, 2.4 * side, -1.8]], atol=1e-3)
         np.testing.assert_allclose(ankle, foot, atol=1e-12)
+    # It reaches for 10 beyond the 5 of its own, of which 2 are there: 2 (1 - exp(-10 / 2)) of them.
     _, ankle = bend_leg(*leg, 3 * foot, ahead)
-    np.testing.assert_allclose(ankle, [[0, 0, -7]], atol=1e-9)  # as far as the leg reaches
+    np.testing.assert_allclose(ankle, [[0, 0, -5 - 2 * (1 - np.exp(-5))]], atol=1e-9)
     straight = hip, np.array([[0, 0, -3.0]]), np.array([[0, 0, -7.0]])
     knee, _ = bend_leg(*straight, foot, ahead)
     np.testing.assert_allclose(knee, [[0, 2.4, -1.8]], atol=1e-9)
+
+
+def test_no_knee_snaps():
+    """The foot is wanted ever farther away, from 6 to 8 of 7: the leg stretches less and less."""
+    wanted = np.linspace(6, 8, 81)
+    out = np.sqrt(9 - 29**2 / 144)  # of a knee between hip and foot at a distance of 6
+    hip, ahead = np.zeros((81, 3)), np.tile([0.0, 1, 0], (81, 1))
+    knee, foot = np.tile([0.0, out, -29 / 12], (81, 1)), np.tile([0.0, 0, -6], (81, 1))
+    _, ankle = bend_leg(hip, knee, foot, wanted[:, None] * [0, 0, -1], ahead)
+    steps = np.diff(-ankle[:, 2])
+    assert steps[0] == pytest.approx(wanted[1] - wanted[0], rel=0.03)
+    assert (steps > 0).all() and -ankle[-1, 2] < 7
+    assert (np.diff(steps) < 0).all() and np.abs(np.diff(steps)).max() < 0.05 * steps[0]
 
 
 def test_the_pitch_is_left_alone_where_feet_do_not_tell():
