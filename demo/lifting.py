@@ -5,6 +5,7 @@ to the times of the video. The clips overlap and are blended by weight, so no ti
 nothing jumps where one clip ends; a track shorter than T is continued by reflection and cut back.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,7 +111,8 @@ def lift_screen(lifter: Lifter, screen: np.ndarray, times: np.ndarray) -> np.nda
     """
     parts = 1
     if len(times) > 1:
-        parts = max(1, round(1 / float(np.median(np.diff(times))) / lifter.frame_rate))
+        ratio = 1 / float(np.median(np.diff(times))) / lifter.frame_rate
+        parts = max(1, math.ceil(ratio - 0.25))  # a fifth faster: nothing is lost in one part
     grid = even_times(times[0], times[-1], parts * lifter.frame_rate)
     even = at_times(screen, times, grid)
     poses = np.empty_like(even)

@@ -56,7 +56,7 @@ def course(times: np.ndarray) -> np.ndarray:
     return (joints * (times + times**2 / 5)[:, None, None]).astype(np.float32)
 
 
-@pytest.mark.parametrize("rate", [50.0, 25.0])
+@pytest.mark.parametrize("rate", [50.0, 25.0, 16.6667])
 @pytest.mark.parametrize("fps", [5, 10, 24, 25, 29.97, 50, 60, 120])
 def test_the_network_sees_its_own_rate_whatever_the_videos(rate, fps):
     times = np.arange(round(3 * fps)) / fps
