@@ -184,7 +184,8 @@ def test_an_unknown_data_set_is_named_with_the_nearest():
 
 def test_documented_configs_and_overrides_fit_together():
     """Every `--config FILE --set …` of the pages loads, and its data set takes it."""
-    pages = [PROJECT_ROOT / "README.md", *(PROJECT_ROOT / "docs").glob("*.md")]
+    pages = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "checkpoint" / "README.md"]
+    pages += (PROJECT_ROOT / "docs").glob("*.md")
     text = " ".join(" ".join(page.read_text().replace("\\\n", " ").split()) for page in pages)
     found = re.findall(r"--config (configs/\S+\.yaml)((?: --set [^\s`]+)*)", text)
     assert any(overrides for _, overrides in found)
