@@ -227,7 +227,7 @@ def test_every_variant_can_be_trained(root, tmp_path, name):
     """One step moves the weights, and leaves them finite."""
     variant, stage1 = variants.VARIANTS[name], tmp_path / "stage1.pth.tr"
     first = variants.stage1_config(variant, overrides(root))
-    budget.save_untrained(budget.make_fit(first, tmp_path, 1, 0, silent=True), stage1)
+    budget.save_weights(budget.make_fit(first, tmp_path, 1, 0, silent=True), stage1)
     config = variants.stage2_config(variant, overrides(root))
     flags = {"true_bins": variant.true_bins, "silent": True}
     fit = budget.make_fit(

@@ -154,6 +154,7 @@ def test_the_command_scores_every_method(data, monkeypatch):
     monkeypatch.setattr(baselines, "PARAMETERS", 20_000)
     clock = itertools.count().__next__  # each step takes a second of it, however fast the machine
     monkeypatch.setattr(baselines, "train", partial(rivals.train, used=clock))
+    monkeypatch.setattr(baselines, "step_costs", lambda fits: dict.fromkeys(fits, 15.0))
     threads = torch.get_num_threads()
     config = ("--config", data / "stage2.yaml", "--cpu-seconds", "150")
     status, out, errors = run_command(baselines.main, [*config, "--report", data / "r.json"])
@@ -165,12 +166,15 @@ def test_the_command_scores_every_method(data, monkeypatch):
     assert list(scores) == list(report["trainings"]) == list(baselines.METHODS)
     for method, found in scores.items():
         assert f"{found['mpjpe']:.2f}" in next(
-            line for line in out.splitlines()[-5:] if line.startswith(method)
+            line for line in out.splitlines()[-6:] if line.startswith(method)
         )
     assert scores["residual MLP, single frames"]["mpjpe"] < scores["mean pose"]["mpjpe"]
     for method in ("residual MLP, single frames", "dilated TCN"):
         trained = report["trainings"][method]
         assert (trained["steps"], trained["cpu_seconds"]) == (150, 150)
+    # 0.3 · 150 s of stage 1 at 15 s a step, and what is left of 150 s.
+    trained = report["trainings"]["MDTF"]
+    assert trained["steps"] in (12, 13) and 0 < trained["cpu_seconds"] < 30
 
 
 def test_a_data_set_without_test_sets_of_its_own_is_told(data):

@@ -35,7 +35,7 @@ from lib.files import copy_atomic, write_atomic
 from lib.locks import try_lock
 from lib.numbers import whole_number
 from lib.training.signals import Interrupted
-from tests.benchmarks.budget import EVERY, make_fit, save_untrained, scores, step_costs
+from tests.benchmarks.budget import EVERY, make_fit, save_weights, scores, step_costs
 from tests.benchmarks.variants import (
     BASE,
     VARIANTS,
@@ -230,7 +230,7 @@ class Ablation:
 
     def _fresh_stage1(self, variant: Variant) -> Path:
         file = self.out / f"stage1-{variant.bins}-untrained.pth.tr"
-        save_untrained(make_fit(self._stage1(variant), self.out, 1, 0, silent=True), file)
+        save_weights(make_fit(self._stage1(variant), self.out, 1, 0, silent=True), file)
         return file
 
 

@@ -1,15 +1,18 @@
-"""Simple methods on the same clips as MDTF, each trained for the same CPU time (docs/benchmark.md).
+"""MDTF and simple methods on the same clips, after the same CPU time (docs/benchmark.md).
 
     python -m tests.benchmarks.baselines --data-root data/motion3d --cpu-seconds 1200 [--final]
 
-The mean pose, linear least squares from the 2D clip to the 3D clip, a residual MLP on single frames
-and a dilated TCN of MDTF Tiny's size, all person-scaled and residual, all averaged with the
-mirrored clip's prediction. Scored on the validation clips, and on the test sets only with --final.
+The mean pose, linear least squares from the 2D clip to the 3D clip, a residual MLP on single
+frames, a dilated TCN of MDTF Tiny's size, all person-scaled and residual, and MDTF by the config,
+its stage 1 included. All are averaged with the mirrored clip's prediction, and scored on the
+validation clips; on the test sets, too, only with --final.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -21,13 +24,14 @@ from data.mocap_benchmark import HELD_OUT, VALIDATION
 from data.preprocess.mocap_benchmark import folder_of
 from lib.batch import Batch
 from lib.cli import CommandParser, log_to_stdout, logger, run_main
-from lib.config import Config, load_config
+from lib.config import RENDERING_KEYS, Config, load_config, make_config
 from lib.errors import UserError
 from lib.evaluation.predict import predict_test
 from lib.evaluation.report import Report
 from lib.files import refuse_same_file, write_json
 from lib.numbers import whole_number
 from lib.random_state import seed_everything
+from tests.benchmarks.budget import TimedFit, make_fit, save_weights, step_costs
 from tests.benchmarks.rivals import (
     DilatedTCN,
     FrameMLP,
@@ -45,13 +49,19 @@ from tests.benchmarks.timing import machine
 PARAMETERS = 933_795  # of MDTF Tiny with stage 1
 MLP_WIDTH, FRAMES = 384, 256  # frames of a batch
 CLIPS, POOL = 16, 128  # clips of a batch; clips whose frames are mixed
+STAGE1, STAGE1_SHARE = "configs/mocap/first.yaml", 0.3  # its recipe; its share of the CPU time
+# What both stages of MDTF agree on.
+SHARED_KEYS = (
+    "dataset", "data_root", "subset_list", "dt_file", "protocol", "joints", "joint_parents",
+    "use_proj_as_2d", "n_frames", "bins", *RENDERING_KEYS,
+)  # fmt: skip
 
 
 class Views:
     """The training clips, epoch after epoch, plain or mirrored as MDTF gets them."""
 
     def __init__(self, benchmark: Benchmark, config: Config, seed: int) -> None:
-        self.dataset, self.n_frames = benchmark.open_training(config), config.n_frames
+        self.dataset, self.config = benchmark.open_training(config), config
         self.skeleton, self.seed = benchmark.skeleton, seed
 
     def _loader(self, batch_size: int) -> ClipLoader:
@@ -78,7 +88,7 @@ def mean_pose(views: Views, cpu_seconds: float) -> tuple[nn.Module, None]:
 
 
 def least_squares(views: Views, cpu_seconds: float) -> tuple[nn.Module, None]:
-    linear = LeastSquares(views.skeleton, views.n_frames)
+    linear = LeastSquares(views.skeleton, views.config.n_frames)
     model = Scaled(linear, views.skeleton)
     linear.fit(model.task(batch) for batch in views.one_epoch())
     return model, None
@@ -93,11 +103,50 @@ def frame_mlp(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
 
 
 def dilated_tcn(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
-    skeleton, n_frames = views.skeleton, views.n_frames
+    skeleton, n_frames = views.skeleton, views.config.n_frames
     width = widest(lambda w: DilatedTCN(skeleton, n_frames, w), PARAMETERS)
     model = Scaled(DilatedTCN(skeleton, n_frames, width), skeleton)
     pairs = (model.task(batch) for batch in views.batches(CLIPS))
     return model, train(model.inner, pairs, cpu_seconds)
+
+
+def mdtf(views: Views, cpu_seconds: float) -> tuple[nn.Module, Trained]:
+    """Both stages, by the project's own steps and the config's recipe."""
+    config, seed, fits = replace(views.config, epochs=1), views.seed, []
+    stage1, left = None, cpu_seconds
+    with TemporaryDirectory() as folder:
+        if config.bone_branch:
+            stage1 = Path(folder) / "stage1.pth.tr"
+            fits.append(train_mdtf(stage1_config(config), STAGE1_SHARE * cpu_seconds, seed))
+            save_weights(fits[0], stage1)
+            left -= fits[0].cpu_seconds
+        fits.append(train_mdtf(config, left, seed, stage1))
+    steps = sum(len(fit.loader) for fit in fits)
+    return fits[-1].stage.model, Trained(steps, sum(fit.cpu_seconds for fit in fits))
+
+
+def stage1_config(config: Config) -> Config:
+    """The stage 1 for a stage 2."""
+    shared = {key: value for key, value in config.as_dict().items() if key in SHARED_KEYS}
+    values = {**load_config(STAGE1).as_dict(), **shared, "epochs": 1}
+    return make_config(values, f"{STAGE1} for this stage 2")
+
+
+def train_mdtf(
+    config: Config, cpu_seconds: float, seed: int, stage1: Path | None = None
+) -> TimedFit:
+    """As many steps as the CPU time allows by the cost of one, so that the schedule knows its end.
+
+    stage1: a checkpoint, for stage 2.
+    """
+
+    def fresh(steps: int) -> TimedFit:
+        return make_fit(config, Path(), steps, seed, stage1=stage1, silent=True)
+
+    cost = step_costs({"": fresh(10**6)})[""]
+    fit = fresh(max(1, round(cpu_seconds / cost)))
+    fit.train()
+    return fit
 
 
 METHODS: dict[str, Method] = {
@@ -105,16 +154,20 @@ METHODS: dict[str, Method] = {
     "linear least squares": least_squares,
     "residual MLP, single frames": frame_mlp,
     "dilated TCN": dilated_tcn,
+    "MDTF": mdtf,
 }
 
 
 def test_sets(config: Config, *, final: bool) -> list[str]:
-    """The folders that are scored. Raises UserError: this data set has no test sets of its own."""
+    """The folders that are scored: the validation clips', with `final` the test sets', too.
+
+    Raises UserError: this data set has no test sets of its own.
+    """
     if config.dataset == "mocap":
         return [
             folder_of(name, is_exact, config.n_frames)
             for name in HELD_OUT
-            if (name != VALIDATION) == final
+            if final or name == VALIDATION
             for is_exact in (False, True)
         ]
     if final:
@@ -156,7 +209,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
     add("--data-root", metavar="DIR", help="folder of the sets (the config's)")
     add("--cpu-seconds", type=whole_number(1), default=120, help="of training steps (120)")
-    add("--final", action="store_true", help="score the test sets: once, when all is chosen")
+    add("--final", action="store_true", help="score the test sets, too: once, when all is chosen")
+    add(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        choices=METHODS,
+        metavar="NAME",
+        help=f"(all: {', '.join(METHODS)})",
+    )
     add("--seed", type=whole_number(), default=0)
     add("--report", metavar="FILE.json", help="also write all numbers there")
     options = parser.parse_args(argv)
@@ -177,9 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     views = Views(benchmark, config, options.seed)
     reports: dict[str, dict[str, Report]] = {name: {} for name in names}
     trainings: dict[str, dict[str, object]] = {}
-    for method, fit in METHODS.items():
+    for method in options.methods:
         seed_everything(options.seed)
-        model, trained = fit(views, options.cpu_seconds)
+        model, trained = METHODS[method](views, options.cpu_seconds)
         about = {"parameters": count_parameters(model), **(vars(trained) if trained else {})}
         trainings[method] = about
         for name in names:

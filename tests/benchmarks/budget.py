@@ -64,6 +64,12 @@ class TimedFit(Fit):
         self._step(batch)
         return self.cpu_seconds - before
 
+    def train(self) -> None:
+        """All steps, without evaluation and checkpoints. Raises UserError: a loss is not finite."""
+        for batch in self.loader.batches(0):
+            self.time_step(batch)
+        self._check()
+
 
 class Fewer:
     """Every so-and-so-many-th of some clips."""
@@ -187,8 +193,8 @@ def step_costs(fits: dict[str, TimedFit]) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in costs.items()}
 
 
-def save_untrained(fit: TimedFit, file: Path) -> None:
-    """Weights to time a step with: those of a training that has not begun."""
+def save_weights(fit: TimedFit, file: Path) -> None:
+    """The weights as they are now: of stage 1, for a stage 2."""
     save_checkpoint(file, fit.contents(fit.stage.model, None))
 
 

@@ -15,6 +15,7 @@ RECIPE: dict[str, object] = {
     "n_frames": 27,
     "input": "person",
     "output": "residual",
+    "optimizer": "muon",
     "learning_rate": 2e-3,
     "schedule": "cosine",
     "warmup": 0.05,
@@ -81,7 +82,7 @@ VARIANTS = {
         Variant("fixed views", {"views": "fixed"}),
         Variant("weight decay on matrices", {"weight_decay_on": "matrices"}),
         Variant("moving average 0.99", {"ema_decay": 0.99}),
-        Variant("Muon", {"optimizer": "muon"}),
+        Variant("AdamW", {"optimizer": "adamw"}),
         Variant("h36m/tiny.yaml", _recipe_of(PUBLISHED)),
         Variant("h36m/tiny_plus.yaml", _recipe_of(PLUS)),
     )
