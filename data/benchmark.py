@@ -116,7 +116,7 @@ class Benchmark:
             complete, joints=skeleton.names, joint_parents=skeleton.parent_names
         )
 
-    def _check(self, config: Config) -> None:
+    def _check(self, config: Config, split: str) -> None:
         """Raise UserError if the config wants what the data set does not have."""
         if config.use_proj_as_2d and not self.projects:
             raise UserError(f"use_proj_as_2d: the labels of {self.name} are no projections")
@@ -128,7 +128,12 @@ class Benchmark:
                 raise UserError(
                     f"{key} {value}: the labels of {self.name} are no projections; use {only}"
                 )
-        for key in () if self.rendered else RENDERING_KEYS:
+        if config.frame_rate and not self.rendered:
+            raise UserError(
+                f"key 'frame_rate': the clips of {self.name} hold every frame; --set frame_rate=0"
+                " takes them as they are"
+            )
+        for key in RENDERING_KEYS if split == "train" and not self.rendered else ():
             if getattr(config, key) != getattr(Config, key):
                 raise UserError(f"key {key!r}: the clips of {self.name} are not rendered")
         for key in PROTOCOL_KEYS:
@@ -165,7 +170,8 @@ class Benchmark:
         if config.protocol not in choices:
             hint = did_you_mean(config.protocol, choices)
             raise UserError(
-                f"protocol {config.protocol}: {self.name} is scored by {', '.join(choices)}{hint}"
+                f"protocol {config.protocol}: {self.name} is scored by {', '.join(choices)}{hint};"
+                f" --set protocol={choices[0]}"
             )
         chosen = {key: getattr(config, key) for key in self.choices}
         return [
@@ -194,7 +200,7 @@ class Benchmark:
 
         Raises UserError.
         """
-        self._check(config)
+        self._check(config, split)
         for folder in config.clips_dirs:
             self._check_folder(folder)
         if self.read_joints is not None:
@@ -220,7 +226,7 @@ class Benchmark:
         """The training clips of all of the config's folders. Raises UserError."""
         if not self.rendered:
             return self.open(config, "train")
-        self._check(config)
+        self._check(config, "train")
         motions = [
             motion
             for folder in config.clips_dirs

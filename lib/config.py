@@ -164,7 +164,7 @@ class Config:
 MODEL_KEYS = (
     "stage", "channel", "st_depth", "n_frames", "d_state", "d_conv", "if_divide_out",
     "input", "output", "bone_branch", "bone_slots", "bins", "bone_angle", "bone_confidence",
-    "graph", "fusion", "root_rel", "frame_rate",
+    "graph", "fusion", "root_rel",
 )  # fmt: skip
 
 # What only a data set has whose training clips are rendered.

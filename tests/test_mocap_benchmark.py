@@ -20,7 +20,7 @@ from data.views import RenderedClips, Rendering
 from lib.training.step import Stepper
 from tests.mistakes import told
 from tests.mocap_files import SUBJECTS, motion, write_file, write_mocap
-from tests.training import assert_same_end, read_run, run_command, run_train, send
+from tests.training import assert_same_end, make_data, read_run, run_command, run_train, send
 
 T = 9
 SETS = [f"mocap{name}{kind}-{T}" for name in ("", "-sport", "-everyday") for kind in ("", "-exact")]
@@ -282,3 +282,30 @@ def test_a_training_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(
     assert run_train("--eval-only", "--checkpoint", run, *test_set)[0] == 0
     frames = len(ArrayClips(root / f"mocap-exact-{T}", "test").test_frames().video)
     assert json.loads(report.read_text())["frames"] == frames
+    # The rate is how clips are shown, not what the weights are: it may be another.
+    status, out, errors = run_train(
+        "--eval-only", "--checkpoint", run, *test_set, "--set", "frame_rate=50"
+    )
+    assert status == 0, errors
+    assert "frame_rate 50 instead of the checkpoint's 25\n" in out
+
+
+def test_weights_of_motion_capture_are_scored_on_clips_of_human36m(root, tmp_path):
+    """Once it is said how their frames are shown; what only training takes does not matter."""
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(root=root) + "mixed_bodies: 0.5\n")
+    run = tmp_path / "run"
+    assert run_train("--config", config, "--new-checkpoint", run, "--set", "epochs=1")[0] == 0
+    make_data(tmp_path)
+    flags = ["--checkpoint", run, "--set", "dataset=h36m", "--set", "subset_list=[H36M-9]"]
+    flags += ["--set", "dt_file=synthetic.pkl", "--set", f"data_root={tmp_path}"]
+    for advice in ("--set protocol=h36m", "--set frame_rate=0"):
+        status, _, errors = run_train("--eval-only", *flags)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert advice in errors
+        flags += advice.split()
+    status, _, errors = run_train("--eval-only", *flags)
+    assert status == 0, errors
+    status, _, errors = run_train("--config", config, "--new-checkpoint", tmp_path / "new", *flags)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "key 'mixed_bodies': the clips of h36m are not rendered" in errors

@@ -71,10 +71,14 @@ def open_session(
         config = complete(_read_config(options, checkpoint, stage, default_config))
         if checkpoint:
             check_agreement(config, checkpoint)
-        if checkpoint and checkpoint.config and options.resume:
+        if checkpoint and checkpoint.config:
             trained = make_config(checkpoint.config, str(checkpoint.path))
-            _check_same_run(config, complete(trained))
-            tell_schedule(config, trained)
+            if options.resume:
+                _check_same_run(config, complete(trained))
+                tell_schedule(config, trained)
+            if trained.frame_rate != config.frame_rate:
+                of_both = (config.frame_rate, trained.frame_rate)
+                logger.info("frame_rate %g instead of the checkpoint's %g", *of_both)
         device = choose_device(options.device, processes)
         _protect_sources(options, config, checkpoint)
         seed = _choose_seed(options, checkpoint)
