@@ -190,7 +190,8 @@ def test_documented_configs_and_overrides_fit_together():
     found = re.findall(r"--config (configs/\S+\.yaml)((?: --set [^\s`]+)*)", text)
     assert any(overrides for _, overrides in found)
     for path, overrides in found:
-        config = load_config(PROJECT_ROOT / path, overrides.replace(" --set ", "\n").split())
+        keys = overrides.replace(" --set ", "\n").replace('"', "").split()
+        config = load_config(PROJECT_ROOT / path, keys)
         benchmark = find_benchmark(config.dataset)
         benchmark.protocols_of(benchmark.complete(config))
-        benchmark._check(benchmark.complete(config))
+        benchmark._check(benchmark.complete(config), "train")
