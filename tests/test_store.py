@@ -217,7 +217,7 @@ def test_what_a_dead_run_left_is_removed_whoever_has_its_number_now(tmp_path):
     """In a container process numbers start anew: those in old names belong to living processes."""
     folder = tmp_path / "H36M-6"
     left = stopped_halfway(folder)
-    for number in (os.getpid(), os.getppid(), 1):
+    for number in {os.getpid(), os.getppid(), 1}:
         shutil.copytree(left, folder / f".slicing-{number}")
     new, clips = write_arrays(folder, seed=2)
     assert np.array_equal(ClipDataset(folder, "train", T)[0][0], new[0, 0][clips[0]])
