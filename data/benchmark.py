@@ -133,6 +133,13 @@ class Benchmark:
                 f"key 'frame_rate': the clips of {self.name} hold every frame; --set frame_rate=0"
                 " takes them as they are"
             )
+        if config.frame_rate:
+            step = round(H36M_FPS / config.frame_rate)
+            if abs(H36M_FPS / step - config.frame_rate) > 0.01:
+                raise UserError(
+                    f"frame_rate {config.frame_rate:g}: every n-th of {H36M_FPS:g} frames a second"
+                    f" is shown, so give {H36M_FPS / step:g} or another {H36M_FPS:g}/n"
+                )
         for key in RENDERING_KEYS if split == "train" and not self.rendered else ():
             if getattr(config, key) != getattr(Config, key):
                 raise UserError(f"key {key!r}: the clips of {self.name} are not rendered")

@@ -288,6 +288,10 @@ def test_a_training_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(
     )
     assert status == 0, errors
     assert "frame_rate 50 instead of the checkpoint's 25\n" in out
+    # 30 would be every 1.67th frame: no frames a second that are silently others.
+    status, _, errors = run_train("--eval-only", "--checkpoint", run, "--set", "frame_rate=30")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "frame_rate 30: every n-th of 50 frames a second is shown, so give 25 or" in errors
 
 
 def test_weights_of_motion_capture_are_scored_on_clips_of_human36m(root, tmp_path):
